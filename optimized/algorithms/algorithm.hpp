@@ -1,0 +1,85 @@
+// The contract of an algorithm: plain functions of one rank, run by all ranks of a communicator
+// together.
+//
+// The text of forward and backward is the same on every back-end: it never looks at data, never
+// asks where it runs, and moves bytes through the context's communicator only. How to add one:
+// optimized/README.md. SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <tl/expected.hpp>
+#include <vector>
+
+#include "optimized/context.hpp"
+#include "optimized/sharding/layout.hpp"
+#include "reference/problem/problem.hpp"
+
+namespace sp {
+
+struct World {
+  int size = 1;
+  int node_size = 1;  // consecutive ranks per node; divides size
+};
+
+// One rank's part of a problem. Tensors are token-major: [n, B, H, D] with n = layout.count(rank).
+struct Shards {
+  const Problem& problem;
+  Layout layout;
+  MaskTerms mask;
+  Tensor q, k, v;
+  Tensor projection_k, projection_v;  // [n, 1, 1, K'], kProjectedSoftmax only
+};
+
+// What forward returns, and what backward gets back.
+struct Forward {
+  Tensor out;  // [n, B, H, E], storage type
+  Tensor lse;  // [n, B, H, 1], accumulator type; see lse_tokens
+  // Ulysses leaves the log-sum-exp where it was computed: all tokens, some heads. Otherwise the
+  // shard's own.
+  Tokens lse_tokens;
+  std::int64_t lse_head = 0;  // first query head that lse holds
+  std::vector<Tensor> saved;  // private to the algorithm
+};
+
+// In the storage type, placed like q, k, v and the projections.
+struct Gradients {
+  Tensor d_q, d_k, d_v;
+  Tensor d_projection_k, d_projection_v;
+};
+
+// What one rank does in one pass; tests assert that a run does exactly this.
+struct PassCost {
+  std::int64_t bytes_sent = 0;
+  std::int64_t messages_sent = 0;
+  std::int64_t flops = 0;
+  // Highest live bytes during the pass, without the shards (and d_out) that it was given.
+  std::int64_t peak_bytes = 0;
+};
+struct Cost {
+  PassCost forward, backward;
+};
+
+struct Unsupported {
+  std::string reason;  // one sentence
+};
+using Support = tl::expected<void, Unsupported>;
+
+struct Algorithm {
+  const char* id;  // "name" or "name/sharding": the same string everywhere
+  const char* title;
+  const char* paper;    // citation with arXiv number, or "this project"
+  const char* pattern;  // one phrase: what travels
+  Family family;
+  Sharding sharding;
+  // How often a value passes through the storage type on its way into out: 1 for the final cast
+  // alone, 2 when partial results travel in the storage type. Sets the comparison limit.
+  int roundings;
+
+  Support (*supports)(const Problem&, const World&);
+  Cost (*cost)(const Problem&, const World&, int rank);
+  Forward (*forward)(Context&, const Shards&);
+  Gradients (*backward)(Context&, const Shards&, const Forward&, const Tensor& d_out);
+};
+
+}  // namespace sp
