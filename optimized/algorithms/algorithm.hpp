@@ -34,11 +34,9 @@ struct Shards {
 // What forward returns, and what backward gets back.
 struct Forward {
   Tensor out;  // [n, B, H, E], storage type
-  Tensor lse;  // [n, B, H, 1], accumulator type; see lse_tokens
-  // Ulysses leaves the log-sum-exp where it was computed: all tokens, some heads. Otherwise the
-  // shard's own.
-  Tokens lse_tokens;
-  std::int64_t lse_head = 0;  // first query head that lse holds
+  // [n, B, H, 1], accumulator type. An algorithm that shards heads leaves it where it was computed:
+  // all tokens in order, [N, B, H/P, 1], with the heads [rank H/P, (rank + 1) H/P).
+  Tensor lse;
   std::vector<Tensor> saved;  // private to the algorithm
 };
 
@@ -77,7 +75,7 @@ struct Algorithm {
   int roundings;
 
   Support (*supports)(const Problem&, const World&);
-  Cost (*cost)(const Problem&, const World&, int rank);
+  Cost (*cost)(const Problem&, const Layout&, const World&, int rank);
   Forward (*forward)(Context&, const Shards&);
   Gradients (*backward)(Context&, const Shards&, const Forward&, const Tensor& d_out);
 };

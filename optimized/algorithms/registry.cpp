@@ -1,10 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "optimized/algorithms/registry.hpp"
 
+#include "optimized/algorithms/allgather_attention.hpp"
+#include "optimized/algorithms/ring_attention.hpp"
+#include "optimized/algorithms/rsa.hpp"
+#include "optimized/algorithms/token_ring.hpp"
+#include "optimized/algorithms/ulysses.hpp"
+
 namespace sp {
 namespace {
 
-constexpr std::span<const Algorithm* const> kAlgorithms{};
+constexpr const Algorithm* kAlgorithms[] = {
+    &kRingContiguous,
+    &kRingStriped,
+    &kRingZigzag,
+    &kRingBidirectionalZigzag,
+    &kRingTwoChannelZigzag,
+    &kRsa,
+    &kRsaSkip,
+    &kRsaLinformer,
+    &kTokenRingContiguous,
+    &kTokenRingZigzag,
+    &kTokenRingHybrid,
+    &kAllgather,
+    &kUlysses,
+};
 
 }  // namespace
 

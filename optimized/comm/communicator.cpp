@@ -104,4 +104,10 @@ std::unique_ptr<Communicator> Communicator::split(int colour, int key) {
   return start_split(colour, key);
 }
 
+Communicator& Communicator::group(const std::string& name, int colour) {
+  std::unique_ptr<Communicator>& entry = groups_[name];
+  if (entry == nullptr) entry = split(colour, rank_);
+  return *entry;
+}
+
 }  // namespace sp

@@ -16,7 +16,9 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "optimized/comm/traffic.hpp"
@@ -91,6 +93,9 @@ class Communicator {
   // Ranks of one colour form a new communicator, ordered by key, then rank. Traffic is counted with
   // its parent's.
   std::unique_ptr<Communicator> split(int colour, int key);
+  // The ranks of one colour in rank order, split off at the first call with this name and kept: for algorithms that
+  // need a second channel over the same ranks (colour 0) or a node's ranks at every call. Collective at the first call.
+  Communicator& group(const std::string& name, int colour);
 
   const Traffic& traffic() const { return *traffic_; }
 
@@ -111,6 +116,7 @@ class Communicator {
   int rank_;
   int size_;
   std::shared_ptr<Traffic> traffic_;
+  std::map<std::string, std::unique_ptr<Communicator>> groups_;
 };
 
 constexpr std::chrono::seconds kDefaultTimeLimit{60};

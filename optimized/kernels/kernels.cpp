@@ -68,7 +68,7 @@ void Kernels::copy(const Tensor& target, const Tensor& source) {
 void Kernels::add(const Tensor& target, const Tensor& source) {
   check_shape(source, target.shape(), "add between different shapes");
   check_accumulator(target, "add needs an accumulator");
-  charge("add", target.elements(), {source, target}, {target});
+  charge("add", 0, {source, target}, {target});
   do_add(target, source);
 }
 

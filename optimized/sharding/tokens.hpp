@@ -24,7 +24,8 @@ class Tokens {
   Tokens() = default;
   explicit Tokens(std::vector<Run> runs);  // drops empty runs
 
-  const std::vector<Run>& runs() const { return runs_; }
+  const std::vector<Run>& runs() const& { return runs_; }
+  const std::vector<Run>& runs() const&& = delete;  // would dangle in a range-for
   std::int64_t count() const { return count_; }
   std::int64_t position(std::int64_t local) const;           // O(runs)
   Tokens slice(std::int64_t begin, std::int64_t end) const;  // local indices

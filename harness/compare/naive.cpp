@@ -1,0 +1,202 @@
+// Naive attention: complete score rows, one pass of plain loops per equation.
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/compare/naive.hpp"
+
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <span>
+#include <vector>
+
+#include "reference/problem/error.hpp"
+
+namespace sp {
+namespace {
+
+using std::int64_t;
+
+template <class T>  // float or double
+struct Naive {
+  using Array = std::vector<T>;
+
+  const Problem& problem;
+  const Shape s = problem.shape;
+  const int64_t M = problem.projected > 0 ? problem.projected : s.N;  // keys that queries look at
+
+  static Array load(const HostTensor& tensor) {
+    Array values(static_cast<std::size_t>(tensor.size()));
+    visit_dtype(tensor.dtype(), [&]<class S>() {
+      const std::span<const S> stored = tensor.as<S>();
+      for (std::size_t n = 0; n < values.size(); ++n) values[n] = static_cast<T>(widen(stored[n]));
+    });
+    return values;
+  }
+
+  static HostTensor store(const Array& values, std::vector<int64_t> shape) {
+    HostTensor tensor(DType::kF64, std::move(shape));
+    SP_CHECK(static_cast<std::size_t>(tensor.size()) == values.size(), "wrong shape");
+    for (std::size_t n = 0; n < values.size(); ++n)
+      tensor.as<double>()[n] = static_cast<double>(values[n]);
+    return tensor;
+  }
+
+  static Array zeros(int64_t a, int64_t b, int64_t c = 1, int64_t d = 1) {
+    return Array(static_cast<std::size_t>(a * b * c * d));
+  }
+
+  T rounded_to_storage(T value) const {
+    return visit_dtype(problem.dtype,
+                       [&]<class S>() { return static_cast<T>(widen(narrow<S>(value))); });
+  }
+
+  bool hidden(int64_t b, int64_t i, int64_t j) const {
+    const Mask& mask = problem.mask;
+    const auto* ids = mask.segment_ids.data() + (mask.segment_ids.empty() ? 0 : b * s.N);
+    return (mask.causal && i < j) || (mask.window != 0 && std::llabs(j - i) > mask.window - 1) ||
+           (!mask.segment_ids.empty() && ids[i] != ids[j]);
+  }
+
+  // x [B, N, width] and projection [N, K'] to [B, K', width]
+  Array project(const Array& x, const Array& projection, int64_t width) const {
+    Array y = zeros(s.B, M, width);
+    for (int64_t b = 0; b < s.B; ++b)
+      for (int64_t m = 0; m < M; ++m)
+        for (int64_t c = 0; c < width; ++c) {
+          T sum = 0;
+          for (int64_t n = 0; n < s.N; ++n)
+            sum += projection.data()[n * M + m] * x.data()[(b * s.N + n) * width + c];
+          y.data()[(b * M + m) * width + c] = sum;
+        }
+    return y;
+  }
+
+  Array project_backward_x(const Array& d_y, const Array& projection, int64_t width) const {
+    Array d_x = zeros(s.B, s.N, width);
+    for (int64_t b = 0; b < s.B; ++b)
+      for (int64_t n = 0; n < s.N; ++n)
+        for (int64_t c = 0; c < width; ++c) {
+          T sum = 0;
+          for (int64_t m = 0; m < M; ++m)
+            sum += projection.data()[n * M + m] * d_y.data()[(b * M + m) * width + c];
+          d_x.data()[(b * s.N + n) * width + c] = sum;
+        }
+    return d_x;
+  }
+
+  Array project_backward_matrix(const Array& d_y, const Array& x, int64_t width) const {
+    Array d_projection = zeros(s.N, M);
+    for (int64_t n = 0; n < s.N; ++n)
+      for (int64_t m = 0; m < M; ++m) {
+        T sum = 0;
+        for (int64_t b = 0; b < s.B; ++b)
+          for (int64_t c = 0; c < width; ++c)
+            sum += x.data()[(b * s.N + n) * width + c] * d_y.data()[(b * M + m) * width + c];
+        d_projection.data()[n * M + m] = sum;
+      }
+    return d_projection;
+  }
+
+  // scores[j] = scale <q, k_j>, -inf where hidden
+  void score_row(int64_t b, int64_t i, int64_t h, const Array& q, const Array& k,
+                 Array& scores) const {
+    const T* query = q.data() + ((b * s.N + i) * s.H + h) * s.D;
+    const int64_t g = h * s.G / s.H;
+    for (int64_t j = 0; j < M; ++j) {
+      const T* key = k.data() + ((b * M + j) * s.G + g) * s.D;
+      T sum = 0;
+      for (int64_t c = 0; c < s.D; ++c) sum += query[c] * key[c];
+      scores.data()[j] = hidden(b, i, j) ? -std::numeric_limits<T>::infinity()
+                                         : static_cast<T>(problem.scale) * sum;
+    }
+  }
+
+  void forward(const Array& q, const Array& k, const Array& v, Array& out, Array& lse) const {
+    constexpr T kNothing = -std::numeric_limits<T>::infinity();
+    Array row = zeros(M, 1);
+    for (int64_t b = 0; b < s.B; ++b)
+      for (int64_t i = 0; i < s.N; ++i)
+        for (int64_t h = 0; h < s.H; ++h) {
+          T* result = out.data() + ((b * s.N + i) * s.H + h) * s.E;
+          score_row(b, i, h, q, k, row);
+          T top = kNothing, sum = 0;
+          for (const T score : row) top = score > top ? score : top;
+          for (T& score : row) sum += score = score == kNothing ? T{0} : std::exp(score - top);
+          for (int64_t j = 0; j < M; ++j)
+            for (int64_t c = 0; c < s.E; ++c)
+              result[c] += row.data()[j] * v.data()[((b * M + j) * s.G + h * s.G / s.H) * s.E + c];
+          for (int64_t c = 0; c < s.E; ++c) result[c] = top == kNothing ? T{0} : result[c] / sum;
+          lse.data()[(b * s.H + h) * s.N + i] = top == kNothing ? kNothing : top + std::log(sum);
+        }
+  }
+
+  struct Gradients {
+    Array q, k, v;
+  };
+
+  Gradients backward(const Array& q, const Array& k, const Array& v, const Array& out,
+                     const Array& lse, const Array& d_out) const {
+    Gradients d{Array(q.size()), Array(k.size()), Array(v.size())};
+    Array row = zeros(M, 1);
+    for (int64_t b = 0; b < s.B; ++b)
+      for (int64_t h = 0; h < s.H; ++h)
+        for (int64_t i = 0; i < s.N; ++i) {
+          const int64_t query = (b * s.N + i) * s.H + h;
+          score_row(b, i, h, q, k, row);
+          T delta = 0;
+          for (int64_t c = query * s.E; c < (query + 1) * s.E; ++c)
+            delta += d_out.data()[c] * rounded_to_storage(out.data()[c]);
+          for (int64_t j = 0; j < M; ++j) {
+            if (hidden(b, i, j)) continue;
+            const int64_t key = (b * M + j) * s.G + h * s.G / s.H;
+            const T p = std::exp(row.data()[j] - lse.data()[(b * s.H + h) * s.N + i]);
+            T d_p = 0;
+            for (int64_t c = 0; c < s.E; ++c) {
+              d_p += d_out.data()[query * s.E + c] * v.data()[key * s.E + c];
+              d.v.data()[key * s.E + c] += p * d_out.data()[query * s.E + c];
+            }
+            const T d_score = static_cast<T>(problem.scale) * (p * (d_p - delta));
+            for (int64_t c = 0; c < s.D; ++c) {
+              d.q.data()[query * s.D + c] += d_score * k.data()[key * s.D + c];
+              d.k.data()[key * s.D + c] += d_score * q.data()[query * s.D + c];
+            }
+          }
+        }
+    return d;
+  }
+
+  Outputs run(const Inputs& inputs) const {
+    const bool projected = problem.projected > 0;
+    const int64_t k_width = s.G * s.D, v_width = s.G * s.E;
+    const Array q = load(inputs.q), x_k = load(inputs.k), x_v = load(inputs.v);
+    const Array projection_k = load(inputs.projection_k), projection_v = load(inputs.projection_v);
+    const Array k = projected ? project(x_k, projection_k, k_width) : x_k;
+    const Array v = projected ? project(x_v, projection_v, v_width) : x_v;
+    Array out = zeros(s.B, s.N, s.H, s.E), lse = zeros(s.B, s.H, s.N);
+    forward(q, k, v, out, lse);
+    Outputs result;
+    result.out = store(out, {s.B, s.N, s.H, s.E});
+    result.lse = store(lse, {s.B, s.H, s.N});
+    if (inputs.d_out.absent()) return result;
+
+    const Gradients d = backward(q, k, v, out, lse, load(inputs.d_out));
+    result.d_q = store(d.q, {s.B, s.N, s.H, s.D});
+    result.d_k = store(projected ? project_backward_x(d.k, projection_k, k_width) : d.k,
+                       {s.B, s.N, s.G, s.D});
+    result.d_v = store(projected ? project_backward_x(d.v, projection_v, v_width) : d.v,
+                       {s.B, s.N, s.G, s.E});
+    if (projected) {
+      result.d_projection_k = store(project_backward_matrix(d.k, x_k, k_width), {s.N, M});
+      result.d_projection_v = store(project_backward_matrix(d.v, x_v, v_width), {s.N, M});
+    }
+    return result;
+  }
+};
+
+}  // namespace
+
+Outputs naive_attention(const Problem& problem, const Inputs& inputs) {
+  if (accumulator_of(problem.dtype) == DType::kF64) return Naive<double>{problem}.run(inputs);
+  return Naive<float>{problem}.run(inputs);
+}
+
+}  // namespace sp

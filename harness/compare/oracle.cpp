@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/compare/oracle.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "harness/compare/naive.hpp"
+#include "reference/attention.hpp"
+
+namespace sp {
+namespace {
+
+double reference_work(const Problem& problem, bool backward) {
+  const Shape& s = problem.shape;
+  const double keys = static_cast<double>(problem.projected > 0 ? problem.projected : s.N);
+  return static_cast<double>(s.B * s.H) * static_cast<double>(s.N) * keys *
+         static_cast<double>(s.D + s.E) * (backward ? 3.5 : 1);
+}
+
+// First, middle, last, and tokens spread by the golden ratio: no shard size has a stride in common with it.
+std::vector<std::int64_t> sample(std::int64_t N) {
+  constexpr double kGolden = 0.6180339887498949;
+  std::set<std::int64_t> tokens{0, N / 2, N - 1};
+  for (int i = 1; static_cast<int>(tokens.size()) < kSampledTokens; ++i) {
+    const double fraction = std::fmod(kGolden * i, 1.0);
+    tokens.insert(static_cast<std::int64_t>(fraction * static_cast<double>(N)));
+  }
+  return {tokens.begin(), tokens.end()};
+}
+
+// Rows `tokens` of axis `axis` of a tensor.
+HostTensor rows_of(const HostTensor& whole, std::size_t axis,
+                   const std::vector<std::int64_t>& tokens) {
+  if (whole.absent()) return {};
+  std::vector<std::int64_t> shape = whole.shape();
+  std::int64_t before = 1, after = 1;
+  for (std::size_t i = 0; i < axis; ++i) before *= shape[i];
+  for (std::size_t i = axis + 1; i < shape.size(); ++i) after *= shape[i];
+  const std::int64_t N = shape[axis], count = static_cast<std::int64_t>(tokens.size());
+  shape[axis] = count;
+  HostTensor rows(whole.dtype(), shape);
+  for (std::int64_t b = 0; b < before; ++b) {
+    for (std::int64_t t = 0; t < count; ++t) {
+      for (std::int64_t a = 0; a < after; ++a) {
+        rows.set((b * count + t) * after + a,
+                 whole.at((b * N + tokens[static_cast<std::size_t>(t)]) * after + a));
+      }
+    }
+  }
+  return rows;
+}
+
+}  // namespace
+
+Oracle::Oracle(const Problem& problem, const Inputs& inputs, bool exact_case)
+    : problem_(problem), inputs_(inputs), exact_case_(exact_case) {
+  if (problem.projected == 0 &&
+      reference_work(problem, !inputs.d_out.absent()) > kMostReferenceWork) {
+    tokens_ = sample(problem.shape.N);
+    exact_ = reference::attention_rows(problem, inputs, tokens_);
+    return;
+  }
+  exact_ = reference::attention(problem, inputs);
+  naive_ = naive_attention(problem, inputs);
+}
+
+Verdict Oracle::judge(const Outputs& result, int roundings) const {
+  if (sampled()) return judge_sampled(result, roundings);
+  const Limits limits = limits_for(problem_, inputs_, exact_, naive_, roundings, exact_case_);
+  return compare(result, exact_, limits, problem_.dtype);
+}
+
+Verdict Oracle::judge_sampled(const Outputs& result, int roundings) const {
+  // Query rows are exact on their own; key rows use the out and lse under test, whose rows have
+  // just been judged.
+  Outputs exact = exact_;
+  const bool keys = !result.d_k.absent() && !result.lse.absent();
+  if (keys) {
+    Outputs key_rows =
+        reference::attention_key_rows(problem_, inputs_, result.out, result.lse, tokens_);
+    exact.d_k = std::move(key_rows.d_k);
+    exact.d_v = std::move(key_rows.d_v);
+  }
+  Outputs rows;
+  rows.out = rows_of(result.out, 1, tokens_);
+  rows.lse = rows_of(result.lse, 2, tokens_);
+  rows.d_q = rows_of(result.d_q, 1, tokens_);
+  if (keys) {
+    rows.d_k = rows_of(result.d_k, 1, tokens_);
+    rows.d_v = rows_of(result.d_v, 1, tokens_);
+  }
+  const Limits limits = sampled_limits_for(problem_, inputs_, exact, roundings, exact_case_);
+  Verdict verdict = compare(rows, exact, limits, problem_.dtype);
+  for (TensorVerdict& tensor : verdict.tensors) {
+    if (tensor.worst < 0) continue;
+    std::int64_t& token = tensor.index[tensor.name == "lse" ? 2 : 1];
+    token = tokens_[static_cast<std::size_t>(token)];
+  }
+  return verdict;
+}
+
+}  // namespace sp

@@ -1,0 +1,38 @@
+// The truth about a case: the full double reference where O(N^2) is affordable, sampled rows of it
+// where it is not. SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <vector>
+
+#include "harness/compare/compare.hpp"
+
+namespace sp {
+
+class Oracle {
+ public:
+  // exact_case: the inputs are such that every result is known bit for bit.
+  Oracle(const Problem& problem, const Inputs& inputs, bool exact_case);
+
+  bool sampled() const { return !tokens_.empty(); }
+  const std::vector<std::int64_t>& tokens() const { return tokens_; }  // sampled ones, in order
+
+  // result: any subset of the tensors, in global token order. Index and worst element refer to the
+  // whole tensors.
+  Verdict judge(const Outputs& result, int roundings) const;
+
+ private:
+  Verdict judge_sampled(const Outputs& result, int roundings) const;
+
+  const Problem& problem_;
+  const Inputs& inputs_;
+  bool exact_case_;
+  std::vector<std::int64_t> tokens_;
+  Outputs exact_, naive_;
+};
+
+// Above this many multiply-adds the reference is sampled: about 10 s of the double reference on one
+// core.
+constexpr double kMostReferenceWork = 4e9;
+constexpr int kSampledTokens = 24;
+
+}  // namespace sp

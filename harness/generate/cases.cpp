@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/generate/cases.hpp"
+
+#include <fmt/format.h>
+#include <rapidcheck.h>
+
+#include <algorithm>
+#include <array>
+
+#include "harness/generate/values.hpp"
+#include "reference/problem/error.hpp"
+
+namespace sp {
+namespace {
+
+// The raw numbers of a case; every one shrinks toward 0.
+struct Draw {
+  int world, node, length_kind, length, batch, group, key_heads, divisible, head_size, value_size;
+  int causal, window, segments, dtype, values, projected;
+  std::uint64_t seed;
+};
+
+rc::Gen<int> below(int end) { return rc::gen::inRange(0, end); }
+
+rc::Gen<Draw> draws() {
+  return rc::gen::build<Draw>(
+      rc::gen::set(&Draw::world, below(10)), rc::gen::set(&Draw::node, below(8)),
+      rc::gen::set(&Draw::length_kind, below(4)), rc::gen::set(&Draw::length, below(70)),
+      rc::gen::set(&Draw::batch, below(4)), rc::gen::set(&Draw::group, below(3)),
+      rc::gen::set(&Draw::key_heads, below(3)), rc::gen::set(&Draw::divisible, below(2)),
+      rc::gen::set(&Draw::head_size, below(20)), rc::gen::set(&Draw::value_size, below(20)),
+      rc::gen::set(&Draw::causal, below(2)), rc::gen::set(&Draw::window, below(40)),
+      rc::gen::set(&Draw::segments, below(8)), rc::gen::set(&Draw::dtype, below(8)),
+      rc::gen::set(&Draw::values, below(12)), rc::gen::set(&Draw::projected, below(9)),
+      rc::gen::set(&Draw::seed, rc::gen::arbitrary<std::uint64_t>()));
+}
+
+template <class T, std::size_t n>
+T pick(const std::array<T, n>& options, int index) {
+  return options[static_cast<std::size_t>(index) % n];
+}
+
+World world_of(const Draw& d, const Pins& pins) {
+  std::vector<int> sizes = pins.ranks;
+  if (sizes.empty()) sizes = {1, 2, 3, 4, 5, 6, 7, 8, 9, 16};
+  std::erase_if(sizes, [&](int size) { return size > pins.most_ranks; });
+  if (sizes.empty()) sizes = {pins.most_ranks};
+  const int size = sizes[static_cast<std::size_t>(d.world) % sizes.size()];
+  if (pins.ranks_per_node) return {size, *pins.ranks_per_node};
+  std::vector<int> divisors;
+  for (int node = 1; node <= size; ++node) {
+    if (size % node == 0) divisors.push_back(node);
+  }
+  return {size, divisors[static_cast<std::size_t>(d.node) % divisors.size()]};
+}
+
+std::int64_t length_of(const Draw& d, int ranks) {
+  constexpr std::array<int, 17> kBorders{0,  1,  2,  3,  5,  7,  13, 15, 16,
+                                         17, 31, 33, 61, 63, 64, 65, 97};
+  switch (d.length_kind) {
+    case 1:
+      return pick(kBorders, d.length);
+    case 2:
+      return std::max(
+          0, ranks * (d.length % 7) + d.length % 3 - 1);  // multiples of P, give or take one
+    default:
+      return d.length;
+  }
+}
+
+void draw_mask(const Draw& d, const Pins& pins, Problem& problem) {
+  const Shape& s = problem.shape;
+  problem.mask.causal = pins.causal.value_or(d.causal == 1);
+  // Three in four problems have no window; a drawn one is at most about the length.
+  problem.mask.window = pins.window.value_or(d.window % 4 == 3 ? 1 + d.window * 2 : 0);
+  const bool segments = pins.segments.value_or(d.segments >= 5);
+  if (!segments) return;
+  // Packed documents of uneven lengths; ids need not be sorted, and in one of three cases repeat
+  // later.
+  Stream random(d.seed ^ 0x5e6u);
+  const std::int64_t longest = std::max<std::int64_t>(1, s.N / 2);
+  for (std::int64_t b = 0; b < s.B; ++b) {
+    std::int32_t id = 0;
+    std::int64_t left = 0;
+    for (std::int64_t n = 0; n < s.N; ++n) {
+      if (left == 0) {
+        left = 1 + static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(longest)));
+        id = static_cast<std::int32_t>(random.below(d.segments == 7 ? 3 : 1000)) - 1;
+      }
+      problem.mask.segment_ids.push_back(id);
+      --left;
+    }
+  }
+}
+
+Case build(const Draw& d, const Pins& pins, Family family) {
+  Case drawn;
+  drawn.world = world_of(d, pins);
+  drawn.value_seed = d.seed;
+  Problem& problem = drawn.problem;
+  Shape& s = problem.shape;
+  const int P = drawn.world.size;
+  s.B = pins.batch.value_or(pick(std::array{1, 1, 2, 0}, d.batch));
+  s.N = pins.tokens.value_or(length_of(d, P));
+  s.G = pins.kv_heads.value_or((1 + d.key_heads) * (d.divisible == 1 && P <= 9 ? P : 1));
+  if (!pins.kv_heads && pins.heads && *pins.heads % s.G != 0) s.G = 1;
+  s.H = pins.heads.value_or(s.G * (1 + d.group));
+  const bool large = s.H * std::max<std::int64_t>(s.N, 1) > 1000;
+  constexpr std::array<int, 20> kSizes{1, 2,  3,  4,  8, 5,  16, 7,  15, 17,
+                                       8, 32, 33, 12, 8, 16, 64, 65, 24, 96};
+  const int most = large ? 10 : 20;
+  s.D = pins.head_size.value_or(kSizes[static_cast<std::size_t>(d.head_size % most)]);
+  s.E = pins.value_head_size.value_or(
+      pins.head_size ? *pins.head_size : kSizes[static_cast<std::size_t>(d.value_size % most)]);
+  problem.dtype =
+      pins.dtype.value_or(pick(std::array{DType::kF32, DType::kBF16, DType::kF32, DType::kBF16,
+                                          DType::kF64, DType::kF16, DType::kF32, DType::kBF16},
+                               d.dtype));
+  drawn.values = pins.values.value_or(pick(
+      std::array{Values::kNormal, Values::kDominant, Values::kNormal, Values::kNormal,
+                 Values::kHugeScores, Values::kIdenticalKeys, Values::kNormal, Values::kConstantV,
+                 Values::kDominant, Values::kTiny, Values::kNormal, Values::kDominant},
+      d.values));
+  if (family == Family::kProjectedSoftmax) {
+    problem.projected = pins.projected.value_or(1 + d.projected * 3);
+    if (drawn.values == Values::kDominant) drawn.values = Values::kNormal;
+  } else {
+    draw_mask(d, pins, problem);
+  }
+  if (drawn.values == Values::kDominant && !pins.head_size)
+    s.D = std::max(s.D, dominant_head_size(s.N));
+  problem.scale = drawn.exact() ? 1.0 : default_scale(s);
+  return drawn;
+}
+
+}  // namespace
+
+std::string describe(const Case& drawn) {
+  std::string text = fmt::format("P={} {} values={}", drawn.world.size, describe(drawn.problem),
+                                 name_of(drawn.values));
+  if (drawn.world.node_size > 1) text += fmt::format(" ranks-per-node={}", drawn.world.node_size);
+  return text;
+}
+
+std::optional<Case> find_failure(const Pins& pins, Family family, std::uint64_t seed,
+                                 std::uint64_t index, int most_shrinks,
+                                 const std::function<bool(const Case&)>& fails) {
+  constexpr int kSize = 100;  // RapidCheck's full range
+  const rc::Random random(
+      rc::Random::Key{seed, index, static_cast<std::uint64_t>(family), 0x736571u});
+  rc::Shrinkable<Draw> current = draws()(random, kSize);
+  const auto case_of = [&](const rc::Shrinkable<Draw>& draw) {
+    return build(draw.value(), pins, family);
+  };
+  if (!fails(case_of(current))) return std::nullopt;
+  int tried = 0;
+  for (bool smaller = true; smaller && tried < most_shrinks;) {
+    smaller = false;
+    auto candidates = current.shrinks();
+    for (auto next = candidates.next(); next && tried < most_shrinks; next = candidates.next()) {
+      ++tried;
+      if (!fails(case_of(*next))) continue;
+      current = *next;
+      smaller = true;
+      break;
+    }
+  }
+  return case_of(current);
+}
+
+}  // namespace sp

@@ -1,0 +1,64 @@
+// Random problems, with shrinking: what the property tests and `seqpar verify` draw.
+//
+// A case is small numbers only; its tensors follow from them and the value seed, so shrinking works
+// on shapes, ranks and mask terms, toward the smallest. Drawn lengths include 0, 1, P-1, P, P+1,
+// multiples of P give or take one, primes and the borders of SIMD tiles. SPDX-License-Identifier:
+// Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "optimized/algorithms/algorithm.hpp"
+#include "reference/problem/problem.hpp"
+
+namespace sp {
+
+// How the tensors are filled. kDominant has an exact answer: one key per query outweighs all others
+// by more than the exponent range, so out must equal a row of v, and all gradients are known, bit
+// for bit.
+enum class Values : std::uint8_t {
+  kNormal,
+  kDominant,
+  kHugeScores,
+  kIdenticalKeys,
+  kConstantV,
+  kTiny
+};
+const char* name_of(Values values);
+Values parse_values(const std::string& name);  // throws Error(kUsage) with the allowed names
+
+struct Case {
+  Problem problem;
+  World world;
+  Values values = Values::kNormal;
+  std::uint64_t value_seed = 0;
+  bool exact() const { return values == Values::kDominant && problem.projected == 0; }
+};
+std::string describe(const Case& drawn);
+
+// What the caller fixes; everything else is drawn.
+struct Pins {
+  std::vector<int> ranks;  // empty: 1..9 and 16
+  std::optional<int> ranks_per_node;
+  std::optional<std::int64_t> batch, tokens, heads, kv_heads, head_size, value_head_size, window,
+      projected;
+  std::optional<bool> causal, segments;
+  std::optional<DType> dtype;
+  std::optional<Values> values;
+  int most_ranks = 1 << 20;  // of the back-end
+};
+
+Inputs make_inputs(const Case& drawn);
+
+// Runs `fails` on the case number `index` of the stream `seed` of a family. If it fails, shrinks:
+// at most `most_shrinks` smaller cases are tried, and the smallest that still fails is returned.
+// nullopt: the case passed. `fails` must decide alike in every process that draws the same stream.
+std::optional<Case> find_failure(const Pins& pins, Family family, std::uint64_t seed,
+                                 std::uint64_t index, int most_shrinks,
+                                 const std::function<bool(const Case&)>& fails);
+
+}  // namespace sp

@@ -1,0 +1,57 @@
+// Back-ends of the harness: where the ranks come from, and what their communicator, kernels and
+// memory are. SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "optimized/comm/communicator.hpp"
+#include "optimized/kernels/cpu/cpu_memory.hpp"
+#include "optimized/kernels/kernels.hpp"
+
+namespace sp {
+
+// What a test puts between an algorithm and its machine.
+struct Rig {
+  bool checked = false;                // find buffers touched in flight
+  std::optional<std::uint64_t> chaos;  // delay and reorder completion, from this seed
+  Fence fence = Fence::kOff;           // poison fresh memory, fence it with canaries
+  // Fault injection: wrap what a rank gets. Null: nothing.
+  std::function<std::unique_ptr<Communicator>(Communicator&)> wrap_communicator;
+  std::function<std::unique_ptr<Kernels>(Kernels&)> wrap_kernels;
+};
+
+// One rank's machine, for the length of one run.
+struct Machine {
+  Communicator& comm;
+  Kernels& kernels;
+  Memory& memory;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual const char* name() const = 0;
+  virtual int most_ranks() const = 0;
+  // Runs the body on ranks 0..ranks-1; collective over the processes of the back-end. Throws the
+  // first failure.
+  virtual void run(int ranks, const Rig& rig, const std::function<void(Machine&)>& body) = 0;
+  // Whether the back-end can run again after run() threw; otherwise the process must end.
+  virtual bool survives_failure() const = 0;
+  // The process that holds rank 0 reports and compares; the others follow its decision.
+  virtual bool leads() const = 0;
+  virtual bool agree(bool leaders_verdict) = 0;
+};
+
+std::unique_ptr<Backend> make_thread_backend(
+    std::chrono::milliseconds time_limit = kDefaultTimeLimit);
+
+// Puts the rig around a rank's communicator, runs the body on CPU kernels and memory, and checks
+// the rig's findings.
+void run_on_cpu(Communicator& comm, const Rig& rig, const std::function<void(Machine&)>& body);
+
+constexpr int kMostThreadRanks = 4096;
+
+}  // namespace sp

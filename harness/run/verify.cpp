@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/run/verify.hpp"
+
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "harness/compare/diagnose.hpp"
+#include "harness/compare/oracle.hpp"
+
+namespace sp {
+namespace {
+
+// A case with its tensors and the truth about them; shared by all algorithms that meet the same
+// case.
+struct Prepared {
+  Case drawn;
+  Inputs inputs;
+  std::optional<Oracle> oracle;  // refers to drawn and inputs: a Prepared never moves
+  bool is(const Case& other, bool backward) const {
+    const Problem &a = drawn.problem, &b = other.problem;
+    return drawn.value_seed == other.value_seed && drawn.values == other.values &&
+           a.shape == b.shape && a.dtype == b.dtype && a.mask.causal == b.mask.causal &&
+           a.mask.window == b.mask.window && a.mask.segment_ids == b.mask.segment_ids &&
+           a.projected == b.projected && a.scale == b.scale && inputs.d_out.absent() == !backward;
+  }
+};
+
+const Prepared& prepare(std::unique_ptr<Prepared>& memo, const Case& drawn, bool backward,
+                        bool with_oracle) {
+  if (memo == nullptr || !memo->is(drawn, backward)) {
+    memo = std::make_unique<Prepared>(Prepared{drawn, make_inputs(drawn), std::nullopt});
+    if (!backward) memo->inputs.d_out = {};
+  }
+  if (with_oracle && !memo->oracle)
+    memo->oracle.emplace(memo->drawn.problem, memo->inputs, memo->drawn.exact());
+  return *memo;
+}
+
+std::string compare_cost(const char* what, int rank, std::int64_t measured,
+                         std::int64_t predicted) {
+  if (measured == predicted) return {};
+  return fmt::format("rank {} {}: measured {}, cost() says {}", rank, what, measured, predicted);
+}
+
+std::string check_costs(const Execution& execution, const Algorithm& algorithm, const Case& drawn,
+                        bool backward) {
+  const Layout layout(algorithm.sharding, drawn.problem.shape.N, drawn.world.size);
+  for (int rank = 0; rank < drawn.world.size; ++rank) {
+    const Cost& measured = execution.ranks[static_cast<std::size_t>(rank)];
+    const Cost predicted = algorithm.cost(drawn.problem, layout, drawn.world, rank);
+    for (const bool back : {false, true}) {
+      if (back && !backward) continue;
+      const PassCost &m = back ? measured.backward : measured.forward,
+                     &p = back ? predicted.backward : predicted.forward;
+      const char* pass = back ? "backward" : "forward";
+      std::string message = compare_cost("bytes sent", rank, m.bytes_sent, p.bytes_sent);
+      if (message.empty())
+        message = compare_cost("messages sent", rank, m.messages_sent, p.messages_sent);
+      if (message.empty()) message = compare_cost("flops", rank, m.flops, p.flops);
+      if (message.empty()) message = compare_cost("peak bytes", rank, m.peak_bytes, p.peak_bytes);
+      if (!message.empty()) return fmt::format("{} {}", pass, message);
+    }
+  }
+  return {};
+}
+
+CaseReport check(Backend& backend, const Rig& rig, const Algorithm& algorithm, const Case& drawn,
+                 bool backward, std::unique_ptr<Prepared>& memo) {
+  CaseReport report;
+  const Prepared& prepared = prepare(memo, drawn, backward, backend.leads());
+  Execution execution;
+  try {
+    execution = execute(backend, rig, algorithm, drawn.problem, prepared.inputs, drawn.world);
+  } catch (const Error& error) {
+    if (!backend.survives_failure()) throw;
+    report.message = error.what();
+    return report;
+  }
+  if (backend.leads()) {
+    report.verdict = prepared.oracle->judge(execution.outputs, algorithm.roundings);
+    if (!report.verdict.passed()) {
+      report.message =
+          diagnose(drawn.problem, prepared.inputs, report.verdict,
+                   Layout(algorithm.sharding, drawn.problem.shape.N, drawn.world.size));
+    } else {
+      report.message = check_costs(execution, algorithm, drawn, backward);
+    }
+  }
+  if (!backend.agree(report.message.empty()) && report.message.empty())
+    report.message = "failed on rank 0";
+  return report;
+}
+
+Failure describe_failure(const Algorithm& algorithm, const VerifyOptions& options,
+                         std::uint64_t index, const Case& smallest, const std::string& what) {
+  std::string message = fmt::format(
+      "{} fails\n  problem  {}\n  found    {}\n  repeat   ./seqpar verify --algorithm {} --seed {} "
+      "--case {}{}",
+      algorithm.id, describe(smallest), what, algorithm.id, options.seed, index,
+      options.repeat_flags);
+  return {index, smallest, std::move(message)};
+}
+
+}  // namespace
+
+CaseReport check_case(Backend& backend, const Rig& rig, const Algorithm& algorithm,
+                      const Case& drawn, bool backward) {
+  std::unique_ptr<Prepared> memo;
+  return check(backend, rig, algorithm, drawn, backward, memo);
+}
+
+std::vector<AlgorithmReport> verify(
+    Backend& backend, const VerifyOptions& options,
+    const std::function<void(std::int64_t, std::int64_t)>& progress) {
+  // A pinned problem may be out of reach of an algorithm: give up after this many draws per wanted
+  // case.
+  constexpr std::int64_t kMostDrawsPerCase = 10;
+  std::vector<AlgorithmReport> reports;
+  for (const Algorithm* algorithm : options.algorithms) {
+    reports.emplace_back();
+    reports.back().algorithm = algorithm;
+  }
+  Pins pins = options.pins;
+  pins.most_ranks = std::min(pins.most_ranks, backend.most_ranks());
+  const std::int64_t total = options.cases * static_cast<std::int64_t>(reports.size());
+  std::int64_t done = 0;
+  std::unique_ptr<Prepared> memo;
+  const auto finished = [&](const AlgorithmReport& report) {
+    return report.failure || report.cases == options.cases;
+  };
+  for (std::int64_t draw = 0; draw < options.cases * kMostDrawsPerCase; ++draw) {
+    const std::uint64_t index = options.first_case + static_cast<std::uint64_t>(draw);
+    bool all_finished = true;
+    for (AlgorithmReport& report : reports) {
+      if (finished(report)) continue;
+      all_finished = false;
+      const Algorithm& algorithm = *report.algorithm;
+      std::string what;
+      bool skipped = false, first = true;
+      const auto fails = [&](const Case& drawn) {
+        validate(drawn.problem);
+        validate(drawn.world, backend);
+        const Support support = algorithm.supports(drawn.problem, drawn.world);
+        if (!support) {
+          if (first) report.skip_reason = support.error().reason;
+          skipped = skipped || first;
+          first = false;
+          return false;
+        }
+        first = false;
+        const CaseReport result =
+            check(backend, options.rig, algorithm, drawn, options.backward, memo);
+        if (!result.message.empty()) {
+          what = result.message;
+          return true;
+        }
+        const TensorVerdict* worst = result.verdict.worst();
+        if (worst != nullptr && (report.worst.worst < 0 || worst->ratio > report.worst.ratio))
+          report.worst = *worst;
+        return false;
+      };
+      const std::optional<Case> smallest =
+          find_failure(pins, algorithm.family, options.seed, index, options.most_shrinks, fails);
+      if (smallest) report.failure = describe_failure(algorithm, options, index, *smallest, what);
+      ++(skipped ? report.skipped : report.cases);
+      if (!skipped) ++done;
+      if (progress) progress(done, total);
+    }
+    if (all_finished) break;
+  }
+  return reports;
+}
+
+}  // namespace sp

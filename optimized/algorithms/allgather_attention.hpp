@@ -1,0 +1,11 @@
+// All-gather context parallelism; see allgather_attention.cpp.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "optimized/algorithms/algorithm.hpp"
+
+namespace sp {
+
+extern const Algorithm kAllgather;
+
+}  // namespace sp

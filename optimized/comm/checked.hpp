@@ -1,0 +1,48 @@
+// CheckedCommunicator: finds whoever touches a buffer while it is in flight. For tests.
+//
+// Receives   are filled with NaN at the post; the data arrives in a shadow and is copied in at the
+//            wait. So a read that comes too early computes NaN, and a write is found at the wait.
+// Sends      are compared at the wait with a copy taken at the post.
+// Kernels    are checked before they run, when they observe: kernels.observe(&checked).
+// Waits      that never came are reported by finish().
+//
+// Communicators split from a checked one share its book, so that a buffer may not be in flight
+// twice on different ones either. Host data only; used by the thread of its rank.
+//
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "optimized/comm/decorator.hpp"
+#include "optimized/kernels/kernels.hpp"
+
+namespace sp {
+
+class FlightBook;
+
+class CheckedCommunicator final : public CommunicatorDecorator, public KernelObserver {
+ public:
+  explicit CheckedCommunicator(Communicator& inner);
+  explicit CheckedCommunicator(std::unique_ptr<Communicator> inner);
+
+  // Throws Error(kInternal) if the kernel touches what is in flight.
+  void before(const Charge& charge, std::span<const Tensor> reads,
+              std::span<const Tensor> writes) override;
+
+  // Throws Error(kInternal) with the operations that nobody waited for, on any of the rank's
+  // communicators.
+  void finish() const;
+
+ protected:
+  std::unique_ptr<Operation> start(Request request) override;
+  std::unique_ptr<Communicator> start_split(int colour, int key) override;
+
+ private:
+  CheckedCommunicator(std::unique_ptr<Communicator> inner, std::shared_ptr<FlightBook> book);
+
+  std::shared_ptr<FlightBook> book_;
+};
+
+}  // namespace sp

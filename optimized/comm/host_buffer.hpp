@@ -1,0 +1,22 @@
+// Host tensors that a communicator makes for itself: staging space, shadows, and flat views.
+//
+// They are outside every Memory's ledger, because they exist only where data lives on the host.
+//
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "optimized/tensor.hpp"
+
+namespace sp {
+
+// Row-major, contents unspecified.
+Tensor host_buffer(DType dtype, Tensor::Extents shape, const char* name);
+
+// The elements of a contiguous tensor as [elements, 1, 1, 1], sharing its data and keeping it
+// alive.
+Tensor flat_view(const Tensor& tensor);
+
+// Between contiguous tensors of equally many bytes, which may be one and the same.
+void copy_bytes(const Tensor& target, const Tensor& source);
+
+}  // namespace sp
