@@ -19,7 +19,7 @@ Outputs attention(const Problem& problem, const Inputs& inputs);
 Outputs attention_rows(const Problem& problem, const Inputs& inputs,
                        std::span<const std::int64_t> tokens);
 
-// Rows of d_k and d_v need the log-sum-exp and delta = sum(d_out out) of every query, which are
+// Rows of d_k and d_v (projected: of d_projection_k and d_projection_v too) need the log-sum-exp and delta = sum(d_out out) of every query, which are
 // taken from a result whose out and lse rows were sampled before: lse [B, H, N], out [B, N, H, E].
 Outputs attention_key_rows(const Problem& problem, const Inputs& inputs, const HostTensor& out,
                            const HostTensor& lse, std::span<const std::int64_t> tokens);

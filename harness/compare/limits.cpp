@@ -55,7 +55,7 @@ Limits derive(const Problem& problem, const Inputs& inputs, const Outputs& exact
   const auto limit = [&](const HostTensor& naive_tensor, const HostTensor& exact_tensor,
                          double factor, double size) {
     return Limit{
-        u, factor * naive_error(naive_tensor, exact_tensor) + (travel + merge) * size + subnormal,
+        u, factor * naive_error(naive_tensor, exact_tensor) + (travel + merge) * size + roundings * subnormal,
         exact_case};
   };
   Limits limits;

@@ -7,6 +7,7 @@
 
 #include "harness/compare/naive.hpp"
 #include "reference/attention.hpp"
+#include "reference/problem/error.hpp"
 
 namespace sp {
 namespace {
@@ -75,7 +76,12 @@ Verdict Oracle::judge_sampled(const Outputs& result, int roundings) const {
   // Query rows are exact on their own; key rows use the out and lse under test, whose rows have
   // just been judged.
   Outputs exact = exact_;
-  const bool keys = !result.d_k.absent() && !result.lse.absent();
+  if ((!result.d_k.absent() || !result.d_v.absent()) &&
+      (result.lse.absent() || result.out.absent())) {
+    throw Error(ErrorKind::kUsage,
+                "at this length d_k and d_v can be checked only together with out and lse");
+  }
+  const bool keys = !result.d_k.absent() || !result.d_v.absent();
   if (keys) {
     Outputs key_rows =
         reference::attention_key_rows(problem_, inputs_, result.out, result.lse, tokens_);

@@ -20,7 +20,7 @@ namespace sp {
 namespace {
 
 // Seconds of processor time: deflated data are read at some 100 MB/s, so this is generous.
-constexpr std::int64_t kBaseSeconds = 5;
+constexpr std::int64_t kBaseSeconds = 2;
 constexpr std::int64_t kBytesPerSecond = 1 << 22;
 constexpr std::int64_t kLeastMemory = std::int64_t{1} << 30;
 

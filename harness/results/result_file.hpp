@@ -13,11 +13,11 @@
 namespace sp {
 
 struct ResultInfo {
-  std::string algorithm;
-  std::string backend;
+  std::string algorithm{};
+  std::string backend{};
   std::int64_t ranks = 0;
-  std::vector<std::int64_t> bytes_sent_per_rank;
-  std::vector<std::int64_t> messages_per_rank;
+  std::vector<std::int64_t> bytes_sent_per_rank{};
+  std::vector<std::int64_t> messages_per_rank{};
 };
 
 struct ResultFile {

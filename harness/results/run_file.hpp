@@ -13,8 +13,8 @@
 namespace sp {
 
 struct VerificationRow {
-  std::string algorithm;
-  std::string backend;
+  std::string algorithm{};
+  std::string backend{};
   std::int64_t cases = 0;    // problems compared
   std::int64_t skipped = 0;  // problems drawn that the algorithm does not support
   double max_error = 0;      // of the case with the worst ratio
@@ -24,9 +24,9 @@ struct VerificationRow {
 };
 
 struct VerificationTable {
-  std::vector<VerificationRow> rows;
+  std::vector<VerificationRow> rows{};
   std::uint64_t seed = 0;
-  std::string command_line;  // verbatim
+  std::string command_line{};  // verbatim
 };
 
 void write_verification_run(const std::string& path, const VerificationTable& table,

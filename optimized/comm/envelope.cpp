@@ -50,6 +50,11 @@ std::string describe(const Envelope& envelope) {
                      envelope.bytes);
 }
 
+std::string describe_wait(bool is_send, int peer, const Envelope& envelope) {
+  return is_send ? fmt::format("until rank {} receives {}", peer, describe(envelope))
+                 : fmt::format("for {} from rank {}", describe(envelope), peer);
+}
+
 std::string describe_mismatch(int sender, const Envelope& sent, int receiver,
                               const Envelope& expected) {
   return fmt::format("messages do not match: rank {} sent {}, rank {} expected {}", sender,

@@ -27,6 +27,8 @@ std::string_view name_of(Pattern pattern);
 bool matches(const Envelope& sent, const Envelope& expected);
 
 std::string describe(const Envelope& envelope);  // k step 3 (8192 bytes)
+// What a rank waits for: "for k step 3 (8192 bytes) from rank 2", or "until rank 2 receives ...".
+std::string describe_wait(bool is_send, int peer, const Envelope& envelope);
 std::string describe_mismatch(int sender, const Envelope& sent, int receiver,
                               const Envelope& expected);
 

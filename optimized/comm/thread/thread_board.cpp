@@ -139,7 +139,7 @@ void ThreadBoard::check_finished_peers(int rank, ThreadTransfer& transfer) {
     if (part.done.load(std::memory_order_acquire)) continue;
     throw Error(ErrorKind::kEnvironment,
                 fmt::format("rank {} has finished, but rank {} still waits {}", part.peer, rank,
-                            describe_part(part)));
+                            describe_wait(part.is_send, part.peer, part.envelope)));
   }
 }
 

@@ -8,11 +8,6 @@
 
 namespace sp {
 
-std::string describe_part(const ThreadTransfer::Part& part) {
-  return part.is_send ? fmt::format("until rank {} receives {}", part.peer, describe(part.envelope))
-                      : fmt::format("for {} from rank {}", describe(part.envelope), part.peer);
-}
-
 void RankReport::add_waiting(int rank, const std::vector<ThreadTransfer::Part>& parts) {
   constexpr int kShown = 4;  // a collective of 64 ranks would fill the screen
   int undone = 0;
@@ -21,7 +16,7 @@ void RankReport::add_waiting(int rank, const std::vector<ThreadTransfer::Part>& 
     for (const auto& part : parts) {
       if (part.is_send != sends || part.done.load(std::memory_order_acquire)) continue;
       if (undone++ >= kShown) continue;
-      words += (words.empty() ? "" : ", ") + describe_part(part);
+      words += (words.empty() ? "" : ", ") + describe_wait(part.is_send, part.peer, part.envelope);
     }
   }
   if (undone > kShown) words += fmt::format(", and {} more", undone - kShown);

@@ -11,8 +11,6 @@
 
 namespace sp {
 
-std::string describe_part(const ThreadTransfer::Part& part);  // for k step 3 (64 bytes) from rank 2
-
 class RankReport {
  public:
   explicit RankReport(std::chrono::milliseconds time_limit) : time_limit_(time_limit) {}

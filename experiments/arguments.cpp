@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "experiments/arguments.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <numeric>
+
+#include "optimized/algorithms/registry.hpp"
+#include "reference/problem/error.hpp"
+
+namespace sp {
+namespace {
+
+[[noreturn]] void refuse(const std::string& message) { throw Error(ErrorKind::kUsage, message); }
+
+std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts(1);
+  for (const char c : text) {
+    if (c == separator) {
+      parts.emplace_back();
+    } else {
+      parts.back().push_back(c);
+    }
+  }
+  return parts;
+}
+
+int parse_rank(const std::string& text) {
+  int value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < 1) {
+    refuse(
+        fmt::format("ranks '{}' is not a number of ranks; allowed: 8, 2,4,8, 1..9, 8:64:*2", text));
+  }
+  return value;
+}
+
+void append_range(std::vector<int>& ranks, const std::string& text) {
+  constexpr std::size_t kMost = 10'000;
+  const auto append = [&](int rank) {
+    if (ranks.size() >= kMost)
+      refuse(fmt::format("ranks '{}' is more than {} values", text, kMost));
+    ranks.push_back(rank);
+  };
+  if (const std::size_t dots = text.find(".."); dots != std::string::npos) {
+    const int first = parse_rank(text.substr(0, dots)), last = parse_rank(text.substr(dots + 2));
+    if (first > last) refuse(fmt::format("ranks '{}' is an empty range", text));
+    for (std::int64_t rank = first; rank <= last; ++rank) append(static_cast<int>(rank));
+    return;
+  }
+  const std::vector<std::string> parts = split(text, ':');
+  if (parts.size() == 1) return append(parse_rank(text));
+  if (parts.size() != 3 || parts[2].empty()) {
+    refuse(fmt::format("ranks '{}' is no range; allowed: from..to, from:to:step, from:to:*factor",
+                       text));
+  }
+  const int first = parse_rank(parts[0]), last = parse_rank(parts[1]);
+  const bool multiply = parts[2].front() == '*';
+  const int step = parse_rank(multiply ? parts[2].substr(1) : parts[2]);
+  if (multiply && step < 2)
+    refuse(fmt::format("ranks '{}' never ends; the factor must be 2 or more", text));
+  for (std::int64_t rank = first; rank <= last; rank = multiply ? rank * step : rank + step) {
+    append(static_cast<int>(rank));
+  }
+}
+
+std::size_t edit_distance(const std::string& a, const std::string& b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i + 1;
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const std::size_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({replaced, row[j] + 1, row[j + 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+}  // namespace
+
+std::int64_t parse_size(const std::string& text, const char* what) {
+  std::int64_t value = 0;
+  const char* const begin = text.data();
+  const auto [end, error] = std::from_chars(begin, begin + text.size(), value);
+  const std::string suffix(end, begin + text.size());
+  std::int64_t factor = 0;
+  if (suffix.empty()) factor = 1;
+  if (suffix == "K" || suffix == "k") factor = std::int64_t{1} << 10;
+  if (suffix == "M" || suffix == "m") factor = std::int64_t{1} << 20;
+  if (suffix == "G" || suffix == "g") factor = std::int64_t{1} << 30;
+  std::int64_t size = 0;
+  if (error != std::errc() || factor == 0 || value < 0 ||
+      __builtin_mul_overflow(value, factor, &size)) {
+    refuse(fmt::format(
+        "{} '{}' is not a size; allowed: a number >= 0, with K, M or G for powers of 1024", what,
+        text));
+  }
+  return size;
+}
+
+std::vector<int> parse_ranks(const std::string& text) {
+  std::vector<int> ranks;
+  for (const std::string& part : split(text, ',')) append_range(ranks, part);
+  return ranks;
+}
+
+std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
+  std::string best;
+  std::size_t least = std::max<std::size_t>(2, word.size() / 3) + 1;
+  for (const std::string& candidate : candidates) {
+    const std::size_t distance = edit_distance(word, candidate);
+    if (distance >= least) continue;
+    least = distance;
+    best = candidate;
+  }
+  return best;
+}
+
+std::vector<const Algorithm*> parse_algorithms(const std::string& text) {
+  if (text == "all") return {algorithms().begin(), algorithms().end()};
+  std::vector<std::string> ids;
+  for (const Algorithm* algorithm : algorithms()) ids.emplace_back(algorithm->id);
+  std::vector<const Algorithm*> chosen;
+  for (const std::string& id : split(text, ',')) {
+    const Algorithm* algorithm = find_algorithm(id);
+    if (algorithm == nullptr) {
+      const std::string near = nearest(id, ids);
+      refuse(fmt::format("unknown algorithm '{}'{}; `seqpar list` shows all", id,
+                         near.empty() ? "" : fmt::format(", did you mean '{}'?", near)));
+    }
+    chosen.push_back(algorithm);
+  }
+  return chosen;
+}
+
+}  // namespace sp

@@ -1,0 +1,22 @@
+// Reading what the user typed: sizes with binary suffixes, lists and ranges, algorithm ids. Every error names what is allowed.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "optimized/algorithms/algorithm.hpp"
+
+namespace sp {
+
+// "4096", "64K", "2M", "1G" (binary). Throws Error(kUsage).
+std::int64_t parse_size(const std::string& text, const char* what);
+// "8", "2,4,8", "1..9", "8:64:*2", and comma lists of these.
+std::vector<int> parse_ranks(const std::string& text);
+// "all", or a comma list of ids; unknown ids get the nearest one suggested.
+std::vector<const Algorithm*> parse_algorithms(const std::string& text);
+// The candidate with the smallest edit distance; empty if none is near.
+std::string nearest(const std::string& word, const std::vector<std::string>& candidates);
+
+}  // namespace sp

@@ -1,0 +1,25 @@
+// Back-ends by name, for the command line.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "experiments/commands.hpp"
+#include "harness/run/backend.hpp"
+
+namespace sp {
+
+struct BackendInfo {
+  const char* name;
+  bool built;
+  const char* description;
+};
+const std::vector<BackendInfo>& backends();
+
+// Throws Error(kUsage) for an unknown name, Error(kEnvironment) for one that this build lacks.
+std::unique_ptr<Backend> make_backend(const std::string& name, std::chrono::milliseconds time_limit,
+                                      Command& command);
+
+}  // namespace sp

@@ -1,0 +1,27 @@
+// The subcommands of seqpar. Each adds itself to the application and, when chosen, sets what to run.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+
+namespace sp {
+
+// Exit codes, also in `seqpar --help`.
+enum ExitCode : int { kOk = 0, kFailed = 1, kUsageError = 2, kEnvironmentError = 3, kTooSlow = 4 };
+
+struct Command {
+  std::string line;          // as typed, for files
+  std::function<int()> run;  // of the chosen subcommand
+  std::function<void(int)>
+      abort;  // ends peers that may wait for this process; set by a multi-process back-end
+};
+
+void add_list(CLI::App& app, Command& command);
+void add_verify(CLI::App& app, Command& command);
+void add_compute(CLI::App& app, Command& command);
+void add_check(CLI::App& app, Command& command);
+void add_env(CLI::App& app, Command& command);
+
+}  // namespace sp

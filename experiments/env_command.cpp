@@ -1,0 +1,28 @@
+// seqpar env: the environment record.
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "experiments/commands.hpp"
+#include "harness/results/environment.hpp"
+
+namespace sp {
+
+void add_env(CLI::App& app, Command& command) {
+  CLI::App* sub = app.add_subcommand(
+      "env", "What results depend on besides the source: build, machine, libraries");
+  const auto json = std::make_shared<bool>(false);
+  sub->add_flag("--json", *json, "Machine-readable output");
+  sub->footer("Example: seqpar env --json");
+  sub->callback([&command, json] {
+    command.run = [json] {
+      const Environment environment = capture_environment();
+      const std::string text = *json ? to_json(environment) : to_text(environment);
+      fmt::print("{}{}", text, text.ends_with('\n') ? "" : "\n");
+      return kOk;
+    };
+  });
+}
+
+}  // namespace sp

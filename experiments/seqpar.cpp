@@ -1,0 +1,83 @@
+// seqpar: the command. Data goes to stdout, talk to stderr; exit codes are verdicts.
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <exception>
+#include <new>
+
+#include "experiments/arguments.hpp"
+#include "experiments/commands.hpp"
+#include "reference/problem/error.hpp"
+
+namespace sp {
+namespace {
+
+std::string typed(int argc, char** argv) {
+  std::string line = "seqpar";
+  for (int i = 1; i < argc; ++i) line += fmt::format(" {}", argv[i]);
+  return line;
+}
+
+// CLI11 names the argument it did not expect; add what was probably meant.
+std::string suggestion(const CLI::App& app, int argc, char** argv) {
+  std::vector<std::string> known;
+  const std::vector<CLI::App*> chosen = app.get_subcommands();
+  if (chosen.empty()) {
+    for (const CLI::App* sub : app.get_subcommands({})) known.push_back(sub->get_name());
+  } else {
+    for (const CLI::Option* option : chosen.front()->get_options()) {
+      for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
+    }
+  }
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = std::string(argv[i]).substr(0, std::string(argv[i]).find('='));
+    if (std::find(known.begin(), known.end(), word) != known.end()) continue;
+    if (!chosen.empty() && !word.starts_with("--")) continue;
+    const std::string near = nearest(word, known);
+    if (!near.empty()) return fmt::format("; did you mean '{}'?", near);
+  }
+  return {};
+}
+
+int complain(const Command& command, int code, const std::string& message) {
+  std::string line = message;
+  while (!line.empty() && line.back() == '\n') line.pop_back();
+  fmt::print(stderr, "seqpar: {}\n", line);
+  if (command.abort) command.abort(code);
+  return code;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app{"seqpar: a proving ground for sequence-parallel attention"};
+  app.footer(
+      "Exit codes: 0 all good, 1 a verification failed, 2 wrong usage, 3 environment, 4 "
+      "performance floor missed.\n"
+      "Sizes take binary suffixes: 64K is 65536.");
+  app.require_subcommand(1);
+  Command command{typed(argc, argv), {}, {}};
+  add_list(app, command);
+  add_verify(app, command);
+  add_compute(app, command);
+  add_check(app, command);
+  add_env(app, command);
+  try {
+    app.parse(argc, argv);
+    return command.run();
+  } catch (const CLI::CallForHelp& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    return complain(command, kUsageError, error.what() + suggestion(app, argc, argv));
+  } catch (const Error& error) {
+    return complain(command, error.kind() == ErrorKind::kUsage ? kUsageError : kEnvironmentError,
+                    error.what());
+  } catch (const std::bad_alloc&) {
+    return complain(command, kEnvironmentError, "out of memory");
+  } catch (const std::exception& error) {
+    return complain(command, kEnvironmentError, error.what());
+  }
+}
+
+}  // namespace
+}  // namespace sp
+
+int main(int argc, char** argv) { return sp::run(argc, argv); }

@@ -1,0 +1,235 @@
+// seqpar verify: random problems against the reference, on any back-end.
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "experiments/arguments.hpp"
+#include "experiments/backends.hpp"
+#include "experiments/progress.hpp"
+#include "harness/results/run_file.hpp"
+#include "harness/run/verify.hpp"
+#include "reference/problem/error.hpp"
+
+namespace sp {
+namespace {
+
+// As typed; empty means drawn.
+struct Options {
+  std::string algorithm = "all", backend = "thread", ranks, dtype, values, out;
+  std::string tokens, batch, heads, kv_heads, head_size, value_head_size, window, projected;
+  std::string causal, segments;
+  int ranks_per_node = 0;
+  std::int64_t cases = 100;
+  std::uint64_t seed = 1;
+  std::optional<std::uint64_t> only_case, chaos;
+  double time_limit_s = 60;
+  bool forward_only = false, checked = false, json = false;
+};
+
+std::optional<std::int64_t> size_pin(const std::string& text, const char* what, std::int64_t least,
+                                     std::string& flags) {
+  if (text.empty()) return std::nullopt;
+  const std::int64_t value = parse_size(text, what);
+  if (value < least)
+    throw Error(ErrorKind::kUsage,
+                fmt::format("{} {} is too small; allowed: {} or more", what, value, least));
+  flags += fmt::format(" {} {}", what, text);
+  return value;
+}
+
+std::optional<bool> switch_pin(const std::string& text, const char* what, std::string& flags) {
+  if (text.empty()) return std::nullopt;
+  flags += fmt::format(" {} {}", what, text);
+  return text == "on";
+}
+
+// The pins, and in `flags` the words that pin the same again.
+Pins pins_of(const Options& o, std::string& flags) {
+  Pins pins;
+  if (!o.ranks.empty()) {
+    pins.ranks = parse_ranks(o.ranks);
+    flags += " --ranks " + o.ranks;
+  }
+  if (o.ranks_per_node > 0) {
+    pins.ranks_per_node = o.ranks_per_node;
+    flags += fmt::format(" --ranks-per-node {}", o.ranks_per_node);
+  }
+  pins.tokens = size_pin(o.tokens, "--tokens", 0, flags);
+  pins.batch = size_pin(o.batch, "--batch", 0, flags);
+  pins.heads = size_pin(o.heads, "--heads", 1, flags);
+  pins.kv_heads = size_pin(o.kv_heads, "--kv-heads", 1, flags);
+  pins.head_size = size_pin(o.head_size, "--head-size", 1, flags);
+  pins.value_head_size = size_pin(o.value_head_size, "--value-head-size", 1, flags);
+  pins.window = size_pin(o.window, "--window", 0, flags);
+  pins.projected = size_pin(o.projected, "--projected", 1, flags);
+  pins.causal = switch_pin(o.causal, "--causal", flags);
+  pins.segments = switch_pin(o.segments, "--segments", flags);
+  if (!o.dtype.empty()) {
+    pins.dtype = parse_dtype(o.dtype);
+    flags += " --dtype " + o.dtype;
+  }
+  if (!o.values.empty()) {
+    pins.values = parse_values(o.values);
+    flags += " --values " + o.values;
+  }
+  return pins;
+}
+
+VerificationTable table_of(const std::vector<AlgorithmReport>& reports, const Options& o,
+                           const Command& command) {
+  VerificationTable table{{}, o.seed, command.line};
+  for (const AlgorithmReport& r : reports) {
+    table.rows.push_back({r.algorithm->id, o.backend, r.cases, r.skipped, r.worst.error,
+                          r.worst.limit, r.worst.ratio, !r.failure && r.cases > 0});
+  }
+  return table;
+}
+
+void print_text(const std::vector<AlgorithmReport>& reports, const Options& o) {
+  fmt::print("# seqpar verify: back-end {}, seed {}, {}\n", o.backend, o.seed,
+             o.forward_only ? "forward" : "forward and backward");
+  fmt::print("# {:<26} {:>6} {:>8} {:>12} {:>12} {:>9}  {:<15} {}\n", "algorithm", "cases",
+             "skipped", "worst error", "limit", "err/limit", "of tensor", "verdict");
+  int failed = 0;
+  for (const AlgorithmReport& r : reports) {
+    const bool good = !r.failure && r.cases > 0;
+    failed += good ? 0 : 1;
+    fmt::print("  {:<26} {:>6} {:>8} {:>12.3g} {:>12.3g} {:>9.3f}  {:<15} {}\n", r.algorithm->id,
+               r.cases, r.skipped, r.worst.error, r.worst.limit, r.worst.ratio,
+               r.worst.name.empty() ? "-" : r.worst.name,
+               r.failure ? "FAILED"
+               : good    ? "ok"
+                         : "NOT RUN");
+  }
+  for (const AlgorithmReport& r : reports) {
+    if (r.failure) fmt::print("{}\n", r.failure->message);
+    if (r.cases == 0)
+      fmt::print("{} refused every drawn problem: {}\n", r.algorithm->id, r.skip_reason);
+  }
+  fmt::print("# {} of {} algorithms verified: {}\n",
+             reports.size() - static_cast<std::size_t>(failed), reports.size(),
+             failed == 0 ? "OK" : "FAILED");
+}
+
+void print_json(const VerificationTable& table, const std::vector<AlgorithmReport>& reports) {
+  nlohmann::ordered_json out{{"command", table.command_line}, {"seed", table.seed}};
+  for (std::size_t i = 0; i < table.rows.size(); ++i) {
+    const VerificationRow& row = table.rows[i];
+    out["algorithms"].push_back({{"id", row.algorithm},
+                                 {"backend", row.backend},
+                                 {"cases", row.cases},
+                                 {"skipped", row.skipped},
+                                 {"worst_error", row.max_error},
+                                 {"limit", row.limit},
+                                 {"worst_ratio", row.worst_ratio},
+                                 {"worst_tensor", reports[i].worst.name},
+                                 {"passed", row.passed}});
+    if (reports[i].failure) out["algorithms"].back()["failure"] = reports[i].failure->message;
+  }
+  fmt::print("{}\n", out.dump(2));
+}
+
+int verify_command(const Options& o, Command& command) {
+  if (o.cases < 1)
+    throw Error(ErrorKind::kUsage,
+                fmt::format("--cases {} is impossible; allowed: 1 or more", o.cases));
+  VerifyOptions options;
+  options.algorithms = parse_algorithms(o.algorithm);
+  options.pins = pins_of(o, options.repeat_flags);
+  const std::unique_ptr<Backend> backend = make_backend(
+      o.backend, std::chrono::milliseconds(static_cast<std::int64_t>(o.time_limit_s * 1000)),
+      command);
+  for (const int ranks : options.pins.ranks)
+    validate({ranks, o.ranks_per_node > 0 ? o.ranks_per_node : 1}, *backend);
+  if (o.ranks_per_node > 0 && o.ranks.empty()) {
+    throw Error(ErrorKind::kUsage, "--ranks-per-node needs --ranks that it divides");
+  }
+  options.repeat_flags =
+      fmt::format(" --backend {}{}{}{}{}", o.backend, options.repeat_flags,
+                  o.forward_only ? " --forward-only" : "", o.checked ? " --checked" : "",
+                  o.chaos ? fmt::format(" --chaos {}", *o.chaos) : "");
+  options.seed = o.seed;
+  options.cases = o.only_case ? 1 : o.cases;
+  options.first_case = o.only_case.value_or(0);
+  options.backward = !o.forward_only;
+  options.rig.checked = o.checked;
+  options.rig.chaos = o.chaos;
+  options.rig.fence = o.checked ? Fence::kPoisonAndCanary : Fence::kOff;
+  std::vector<AlgorithmReport> reports;
+  {
+    Progress progress(backend->leads());
+    reports = verify(*backend, options,
+                     [&](std::int64_t done, std::int64_t total) { progress.show(done, total); });
+  }
+  bool passed = true;
+  for (const AlgorithmReport& r : reports) passed = passed && !r.failure && r.cases > 0;
+  if (!backend->leads()) return passed ? kOk : kFailed;
+  const VerificationTable table = table_of(reports, o, command);
+  if (o.json) {
+    print_json(table, reports);
+  } else {
+    print_text(reports, o);
+  }
+  if (!o.out.empty()) write_verification_run(o.out, table, capture_environment());
+  return passed ? kOk : kFailed;
+}
+
+void add_problem_options(CLI::App& sub, Options& o) {
+  const auto on_off = CLI::IsMember({"on", "off"});
+  sub.add_option("--tokens", o.tokens, "Pin the number of tokens N, e.g. 32K (else drawn)")
+      ->group("Pins");
+  sub.add_option("--batch", o.batch, "Pin the batch B")->group("Pins");
+  sub.add_option("--heads", o.heads, "Pin the query heads H")->group("Pins");
+  sub.add_option("--kv-heads", o.kv_heads, "Pin the key/value heads G")->group("Pins");
+  sub.add_option("--head-size", o.head_size, "Pin the head size D, and E with it")->group("Pins");
+  sub.add_option("--value-head-size", o.value_head_size, "Pin the value head size E")
+      ->group("Pins");
+  sub.add_option("--window", o.window, "Pin the sliding window; 0: none")->group("Pins");
+  sub.add_option("--projected", o.projected, "Pin the projected length of Linformer problems")
+      ->group("Pins");
+  sub.add_option("--causal", o.causal, "Pin the causal mask: on or off")
+      ->check(on_off)
+      ->group("Pins");
+  sub.add_option("--segments", o.segments, "Pin packed documents: on or off")
+      ->check(on_off)
+      ->group("Pins");
+  sub.add_option("--dtype", o.dtype, "Pin the storage type: f32, bf16, f16, f64")->group("Pins");
+  sub.add_option("--values", o.values,
+                 "Pin the values: normal, dominant, huge, identical_keys, constant_v, tiny")
+      ->group("Pins");
+}
+
+}  // namespace
+
+void add_verify(CLI::App& app, Command& command) {
+  CLI::App* sub =
+      app.add_subcommand("verify", "Check algorithms against the reference on random problems");
+  const auto o = std::make_shared<Options>();
+  sub->add_option("--algorithm", o->algorithm, "Ids, comma-separated, or all")
+      ->capture_default_str();
+  sub->add_option("--backend", o->backend, "thread or mpi")->capture_default_str();
+  sub->add_option("--ranks", o->ranks,
+                  "Rank counts to draw from: 8, 2,4,8, 1..9, 8:64:*2 (default 1..9,16)");
+  sub->add_option("--ranks-per-node", o->ranks_per_node,
+                  "Ranks per node, for algorithms with a mesh (else drawn)")
+      ->check(CLI::Range(1, 1 << 20));
+  sub->add_option("--cases", o->cases, "Problems per algorithm")->capture_default_str();
+  sub->add_option("--seed", o->seed, "Seed of the drawn problems")->capture_default_str();
+  sub->add_option("--case", o->only_case, "Run only this case of the seed's stream");
+  sub->add_option("--timeout", o->time_limit_s, "Longest wait for a message, in seconds")
+      ->check(CLI::Range(0.001, 1e6))
+      ->capture_default_str();
+  sub->add_flag("--forward-only", o->forward_only, "Skip the backward pass");
+  sub->add_flag("--checked", o->checked, "Find buffers touched in flight; poison and fence memory");
+  sub->add_option("--chaos", o->chaos, "Delay and reorder message completion, from this seed");
+  sub->add_option("--out", o->out, "Also write the table to this run file (HDF5)");
+  sub->add_flag("--json", o->json, "Machine-readable output");
+  add_problem_options(*sub, *o);
+  sub->footer("Example: seqpar verify --algorithm ring/zigzag,ulysses --ranks 2,4,8 --cases 200");
+  sub->callback(
+      [&command, o] { command.run = [&command, o] { return verify_command(*o, command); }; });
+}
+
+}  // namespace sp
