@@ -1,4 +1,5 @@
-// Reading what the user typed: sizes with binary suffixes, lists and ranges, algorithm ids. Every error names what is allowed.
+// Reading what the user typed: sizes with binary suffixes, lists and ranges, algorithm ids. Every
+// error names what is allowed.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -32,8 +32,10 @@ std::unique_ptr<Backend> make_backend(const std::string& name, std::chrono::mill
   if (name == "thread") return make_thread_backend(time_limit);
   if (name == "mpi") {
 #ifdef SP_HAVE_MPI
+    const auto session = std::make_shared<MpiSession>(nullptr, nullptr);
+    command.session = session;
     command.abort = mpi_abort;
-    return make_mpi_backend(time_limit);
+    return make_mpi_backend(*session, time_limit);
 #else
     throw Error(ErrorKind::kEnvironment,
                 "this build has no MPI; install libopenmpi-dev and openmpi-bin and rebuild");

@@ -1,9 +1,11 @@
-// The subcommands of seqpar. Each adds itself to the application and, when chosen, sets what to run.
+// The subcommands of seqpar. Each adds itself to the application and, when chosen, sets what to
+// run.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <CLI/CLI.hpp>
 #include <functional>
+#include <memory>
 #include <string>
 
 namespace sp {
@@ -14,8 +16,8 @@ enum ExitCode : int { kOk = 0, kFailed = 1, kUsageError = 2, kEnvironmentError =
 struct Command {
   std::string line;          // as typed, for files
   std::function<int()> run;  // of the chosen subcommand
-  std::function<void(int)>
-      abort;  // ends peers that may wait for this process; set by a multi-process back-end
+  // Ends peers that may wait for this process; set by a multi-process back-end.
+  std::function<void(int)> abort;
 };
 
 void add_list(CLI::App& app, Command& command);

@@ -1,4 +1,5 @@
-// A progress bar on stderr, only where stderr is a terminal: percent, bar, time left from the time so far.
+// A progress bar on stderr, only where stderr is a terminal: percent, bar, time left from the time
+// so far.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

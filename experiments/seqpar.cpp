@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <exception>
 #include <new>
 
@@ -39,10 +41,24 @@ std::string suggestion(const CLI::App& app, int argc, char** argv) {
   return {};
 }
 
+// Rank of this process under a launcher; 0 without one.
+std::string launched_rank() {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"}) {
+    if (const char* rank = std::getenv(name); rank != nullptr) return rank;
+  }
+  return "0";
+}
+
+// One line; what the user did wrong is told once, not by every process.
 int complain(const Command& command, int code, const std::string& message) {
   std::string line = message;
-  while (!line.empty() && line.back() == '\n') line.pop_back();
-  fmt::print(stderr, "seqpar: {}\n", line);
+  std::replace(line.begin(), line.end(), '\n', ' ');
+  while (!line.empty() && line.back() == ' ') line.pop_back();
+  const std::string rank = launched_rank();
+  if (code != kUsageError || rank == "0") {
+    fmt::print(stderr, "seqpar: {}{}\n", rank == "0" ? "" : fmt::format("rank {}: ", rank), line);
+    std::fflush(stderr);
+  }
   if (command.abort) command.abort(code);
   return code;
 }
@@ -54,7 +70,7 @@ int run(int argc, char** argv) {
       "performance floor missed.\n"
       "Sizes take binary suffixes: 64K is 65536.");
   app.require_subcommand(1);
-  Command command{typed(argc, argv), {}, {}};
+  Command command{typed(argc, argv), {}, {}, {}};
   add_list(app, command);
   add_verify(app, command);
   add_compute(app, command);

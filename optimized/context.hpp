@@ -1,5 +1,6 @@
 // Context: all that an algorithm may touch. What stands behind it decides on which machine the
-// algorithm runs. SPDX-License-Identifier: Apache-2.0
+// algorithm runs.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include "optimized/comm/communicator.hpp"

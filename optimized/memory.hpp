@@ -1,7 +1,8 @@
 // Memory of one rank: allocates tensors and keeps the ledger of live and peak bytes.
 //
 // Used by one rank only; tensors must not outlive their Memory. Contents of a fresh tensor are
-// unspecified. SPDX-License-Identifier: Apache-2.0
+// unspecified.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>

@@ -4,7 +4,8 @@
 // tokens is one contiguous message and an all-gather concatenates along the sequence. Smaller
 // tensors fill up with extents of 1: log-sum-exp [n, B, H, 1]. Copying a Tensor copies the window,
 // never the data. The data may live on a device or nowhere (simulation): only kernels and
-// communicators may look at it. SPDX-License-Identifier: Apache-2.0
+// communicators may look at it.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <array>

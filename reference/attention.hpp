@@ -1,5 +1,6 @@
 // Softmax attention, the definition: three nested loops in double on one device.
-// reference/README.md has the mathematics. SPDX-License-Identifier: Apache-2.0
+// reference/README.md has the mathematics.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>
@@ -19,8 +20,9 @@ Outputs attention(const Problem& problem, const Inputs& inputs);
 Outputs attention_rows(const Problem& problem, const Inputs& inputs,
                        std::span<const std::int64_t> tokens);
 
-// Rows of d_k and d_v (projected: of d_projection_k and d_projection_v too) need the log-sum-exp and delta = sum(d_out out) of every query, which are
-// taken from a result whose out and lse rows were sampled before: lse [B, H, N], out [B, N, H, E].
+// Rows of d_k, d_v and, when projected, of d_projection_k, d_projection_v. They need the
+// log-sum-exp and delta = sum(d_out out) of every query, which are taken from a result whose out
+// and lse rows were sampled before: lse [B, H, N], out [B, N, H, E].
 Outputs attention_key_rows(const Problem& problem, const Inputs& inputs, const HostTensor& out,
                            const HostTensor& lse, std::span<const std::int64_t> tokens);
 

@@ -1,5 +1,6 @@
 // Verdicts: a result against the double reference, non-finite values first, then every element
-// against its limit. SPDX-License-Identifier: Apache-2.0
+// against its limit.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <string>
@@ -12,8 +13,8 @@ namespace sp {
 struct TensorVerdict {
   std::string name;
   std::int64_t elements = 0;
-  std::int64_t failures =
-      0;  // elements above their limit, or non-finite where the reference is not (and the reverse)
+  // Elements above their limit, or non-finite where the reference is not (and the reverse).
+  std::int64_t failures = 0;
   // The worst element: highest error over limit; a non-finite mismatch counts as infinite.
   std::int64_t worst = -1;  // flat index, -1: no elements
   double value = 0, expected = 0;

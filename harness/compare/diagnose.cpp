@@ -22,8 +22,8 @@ int owner_of(const Layout& layout, std::int64_t token) {
   return -1;
 }
 
-// The value of the failing element of out or lse if the keys of one rank were left out: hide them
-// behind segment ids.
+// The failing element of out or lse as it would be without the keys of one rank, which segment ids
+// hide.
 double without_keys_of(const Problem& problem, const Inputs& inputs, const TensorVerdict& worst,
                        const Tokens& hidden, std::int64_t token) {
   Problem changed = problem;

@@ -1,5 +1,6 @@
 // What a failed verdict points at: the owning rank of the worst element and the step whose block
-// explains the error best. SPDX-License-Identifier: Apache-2.0
+// explains the error best.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <string>

@@ -19,8 +19,7 @@ double largest(const HostTensor& tensor) {
   return most;
 }
 
-// Largest |naive - exact| over elements that are finite in both; a naive NaN makes the limit NaN,
-// which fails.
+// Largest |naive - exact| where both are finite. A naive NaN makes the limit NaN, which fails.
 double naive_error(const HostTensor& naive, const HostTensor& exact) {
   double worst = 0;
   for (std::int64_t i = 0; i < std::min(naive.size(), exact.size()); ++i) {
@@ -54,9 +53,10 @@ Limits derive(const Problem& problem, const Inputs& inputs, const Outputs& exact
   const double travel = (roundings - 1) * u;
   const auto limit = [&](const HostTensor& naive_tensor, const HostTensor& exact_tensor,
                          double factor, double size) {
-    return Limit{
-        u, factor * naive_error(naive_tensor, exact_tensor) + (travel + merge) * size + roundings * subnormal,
-        exact_case};
+    return Limit{u,
+                 factor * naive_error(naive_tensor, exact_tensor) + (travel + merge) * size +
+                     roundings * subnormal,
+                 exact_case};
   };
   Limits limits;
   limits.out = limit(naive.out, exact.out, kOutFactor, V);

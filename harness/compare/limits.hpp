@@ -4,34 +4,33 @@
 // An element x of a tensor passes when |x - x*| <= relative |x*| + absolute, with x* the reference,
 // u the unit roundoff of the storage type and w that of the accumulator type.
 //
-// tensor      relative  absolute
-// out         u         2 naive + (r-1) u V + 8 w (1 + L) V
-// lse         w         2 naive + 8 w (1 + L)
-// d_q d_k d_v u         3 naive + (r-1) u S + 8 w (1 + L) S
-// exact case  every tensor but lse: equal to the reference rounded once to storage
+// tensor       relative  absolute
+// out          u         2 naive + (r-1) u V + 8 w (1 + L) V
+// lse          w         2 naive + 8 w (1 + L)
+// d_q d_k d_v  u         3 naive + (r-1) u S + 8 w (1 + L) S
+// exact case   every tensor but lse: equal to the reference rounded once to storage
 //
-// naive   largest error of the naive version in the accumulator type (harness/compare/naive.hpp) on
-// the same problem,
-//         measured in the same run: whatever the problem does to rounding, it does to both. Factors
-//         2 and 3 as in FlashAttention's tests.
-// u |x*|  the last rounding to storage, elementwise: an algorithm that rounds more often than it
-// says fails. r       roundings of the algorithm (algorithm.hpp): a partial result that travels in
-// the storage type adds an error of
-//         at most u V, since partial results are convex combinations of rows of v. V = max |v|.
-// 8 w (1+L)  merging by log-sum-exp: each lse is rounded at magnitude L = max |lse|, which moves
-// the weights of a merge by
-//         w L; a merge takes four such roundings and the errors of a chain of merges are weighted
-//         by ever smaller weights, hence a constant, not the number of ranks. The same term covers
-//         naive errors that are zero by chance.
-// S       natural size of a gradient: of d_q, scale max|k| X with X = 2 max_i sum_e |d_out| V; of
-// d_k,
-//         scale max|q| X C; of d_v, max|d_out| C, with C = sqrt(N H/G): the rounding errors of the
-//         up to N H/G queries that a key collects add up like a random walk.
-// sampled Where the reference is sampled there is no naive run: 64 w (1 + L) stands for it and for
-// merging. Measured over
-//         lengths up to 32K tokens the errors stay below a quarter of it.
-// Subnormal f16 results round absolutely: half of 2^-24 is added to every absolute limit of f16
-// storage. SPDX-License-Identifier: Apache-2.0
+// naive      Largest error of the naive version in the accumulator type (harness/compare/naive.hpp)
+//            on the same problem, measured in the same run: whatever the problem does to rounding,
+//            it does to both. Factors 2 and 3 as in FlashAttention's tests.
+// u |x*|     The last rounding to storage, elementwise: an algorithm that rounds more often than it
+//            says fails.
+// r          Roundings of the algorithm (algorithm.hpp): a partial result that travels in the
+//            storage type adds an error of at most u V, since partial results are convex
+//            combinations of rows of v. V = max |v|.
+// 8 w (1+L)  Merging by log-sum-exp: each lse is rounded at magnitude L = max |lse|, which moves
+//            the weights of a merge by w L; a merge takes four such roundings and the errors of a
+//            chain of merges are weighted by ever smaller weights, hence a constant, not the number
+//            of ranks. The same term covers naive errors that are zero by chance.
+// S          Natural size of a gradient: of d_q, scale max|k| X with X = 2 max_i sum_e |d_out| V;
+//            of d_k, scale max|q| X C; of d_v, max|d_out| C, with C = sqrt(N H/G): the rounding
+//            errors of the up to N H/G queries that a key collects add up like a random walk.
+// sampled    Where the reference is sampled there is no naive run: 64 w (1 + L) stands for it and
+//            for merging. Measured over lengths up to 32K tokens the errors stay below a quarter of
+//            it.
+// subnormal  f16 results round absolutely: half of 2^-24 is added to every absolute limit of f16
+//            storage.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include "reference/problem/problem.hpp"

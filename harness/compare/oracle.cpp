@@ -19,7 +19,8 @@ double reference_work(const Problem& problem, bool backward) {
          static_cast<double>(s.D + s.E) * (backward ? 3.5 : 1);
 }
 
-// First, middle, last, and tokens spread by the golden ratio: no shard size has a stride in common with it.
+// First, middle, last, and tokens spread by the golden ratio: no shard size has a stride in common
+// with it.
 std::vector<std::int64_t> sample(std::int64_t N) {
   constexpr double kGolden = 0.6180339887498949;
   std::set<std::int64_t> tokens{0, N / 2, N - 1};

@@ -1,5 +1,6 @@
 // The truth about a case: the full double reference where O(N^2) is affordable, sampled rows of it
-// where it is not. SPDX-License-Identifier: Apache-2.0
+// where it is not.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <vector>

@@ -75,8 +75,7 @@ void draw_mask(const Draw& d, const Pins& pins, Problem& problem) {
   problem.mask.window = pins.window.value_or(d.window % 4 == 3 ? 1 + d.window * 2 : 0);
   const bool segments = pins.segments.value_or(d.segments >= 5);
   if (!segments) return;
-  // Packed documents of uneven lengths; ids need not be sorted, and in one of three cases repeat
-  // later.
+  // Packed documents of uneven lengths; ids are not sorted, and in one of three cases they repeat.
   Stream random(d.seed ^ 0x5e6u);
   const std::int64_t longest = std::max<std::int64_t>(1, s.N / 2);
   for (std::int64_t b = 0; b < s.B; ++b) {

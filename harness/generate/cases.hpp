@@ -2,8 +2,8 @@
 //
 // A case is small numbers only; its tensors follow from them and the value seed, so shrinking works
 // on shapes, ranks and mask terms, toward the smallest. Drawn lengths include 0, 1, P-1, P, P+1,
-// multiples of P give or take one, primes and the borders of SIMD tiles. SPDX-License-Identifier:
-// Apache-2.0
+// multiples of P give or take one, primes and the borders of SIMD tiles.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>

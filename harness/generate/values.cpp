@@ -101,8 +101,7 @@ Inputs make_inputs(const Case& drawn) {
   // Scores of standard deviation 1, or up to about +-1e4.
   const double q_size =
       drawn.values == Values::kHugeScores ? 3000 / std::sqrt(static_cast<double>(s.D)) : 1;
-  // Denormal in f32 and f16 alike is out of reach of one number: 2^-20 is subnormal in f16, its
-  // squares vanish.
+  // No number is subnormal in f32 and f16 alike: 2^-20 is subnormal in f16, and its squares vanish.
   const double size = drawn.values == Values::kTiny ? 0x1p-20 : 1;
   Inputs inputs;
   inputs.q =

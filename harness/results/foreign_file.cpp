@@ -19,9 +19,11 @@
 namespace sp {
 namespace {
 
-// Seconds of processor time: deflated data are read at some 100 MB/s, so this is generous.
-constexpr std::int64_t kBaseSeconds = 2;
-constexpr std::int64_t kBytesPerSecond = 1 << 22;
+// Processor time for the child, in seconds: a hundred times what reading takes, where a damaged
+// file may loop for ever. Data can inflate a thousandfold, so a small file is given more per byte.
+std::int64_t seconds_for(std::int64_t file_bytes) {
+  return 1 + std::min<std::int64_t>(60, file_bytes >> 18) + (file_bytes >> 24);
+}
 constexpr std::int64_t kLeastMemory = std::int64_t{1} << 30;
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -77,7 +79,7 @@ void say(int descriptor, Verdict verdict, const std::string& message) {
   ::dup2(null, STDOUT_FILENO);
   ::dup2(null, STDERR_FILENO);
   limit(RLIMIT_CORE, 0);
-  limit(RLIMIT_CPU, kBaseSeconds + file_bytes / kBytesPerSecond);
+  limit(RLIMIT_CPU, seconds_for(file_bytes));
   limit_memory();
   try {
     read();

@@ -3,7 +3,8 @@
 // The HDF5 library itself crashes or loops on some damaged files, so every file is read first by a
 // child process with limits on time and memory. What the child could not survive is reported as a
 // corrupt file; what it refused is reported in its words; only a file that it read to the end is
-// read by this process. SPDX-License-Identifier: Apache-2.0
+// read by this process.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>

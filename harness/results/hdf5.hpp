@@ -3,7 +3,8 @@
 // Reading functions throw Error(kUsage): what they meet is the content of somebody's file. Writing
 // functions throw Error(kEnvironment): what stops them is the disk. HDF5 itself prints nothing; its
 // error stack becomes the end of a one-line message. The library is not thread-safe: one thread at
-// a time. SPDX-License-Identifier: Apache-2.0
+// a time.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <hdf5.h>

@@ -1,7 +1,8 @@
 // Run files (schema seqpar.run, see data/README.md): the outcome of one command, kept for reports.
 //
 // A run file is never rewritten. Dimension scales, units and names are those of the netCDF
-// conventions, so that xarray opens it without our code. SPDX-License-Identifier: Apache-2.0
+// conventions, so that xarray opens it without our code.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,6 @@
 // Back-ends of the harness: where the ranks come from, and what their communicator, kernels and
-// memory are. SPDX-License-Identifier: Apache-2.0
+// memory are.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <chrono>

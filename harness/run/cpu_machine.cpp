@@ -10,8 +10,8 @@ namespace sp {
 void run_on_cpu(Communicator& world, const Rig& rig, const std::function<void(Machine&)>& body) {
   CpuMemory memory(rig.fence);  // first: outlives every tensor
   CpuKernels cpu_kernels;
-  // Injected faults sit outermost: they change what the algorithm asks for, and everything below
-  // must notice.
+  // Injected faults sit outermost: they change what the algorithm asks for, and all below must
+  // notice.
   std::unique_ptr<Communicator> chaos, faulty;
   std::unique_ptr<CheckedCommunicator> checked;
   Communicator* comm = &world;

@@ -1,7 +1,8 @@
 // Between whole tensors on the host and the shards of the ranks.
 //
 // Host tensors are [B, N, H, D]; shards are token-major, [n, B, H, D]. Uploads and downloads go
-// through Memory, so the same code feeds every back-end. SPDX-License-Identifier: Apache-2.0
+// through Memory, so the same code feeds every back-end.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include "optimized/algorithms/algorithm.hpp"

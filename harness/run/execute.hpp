@@ -1,5 +1,6 @@
 // Runs one algorithm on one problem: shards the inputs, runs forward and backward on all ranks,
-// gathers on rank 0. SPDX-License-Identifier: Apache-2.0
+// gathers on rank 0.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <vector>

@@ -11,8 +11,7 @@
 namespace sp {
 namespace {
 
-// A case with its tensors and the truth about them; shared by all algorithms that meet the same
-// case.
+// A case with its tensors and the truth about them, shared by all algorithms that meet it.
 struct Prepared {
   Case drawn;
   Inputs inputs;
@@ -99,7 +98,7 @@ Failure describe_failure(const Algorithm& algorithm, const VerifyOptions& option
       "--case {}{}",
       algorithm.id, describe(smallest), what, algorithm.id, options.seed, index,
       options.repeat_flags);
-  return {index, smallest, std::move(message)};
+  return {index, smallest, what, std::move(message)};
 }
 
 }  // namespace
@@ -113,8 +112,7 @@ CaseReport check_case(Backend& backend, const Rig& rig, const Algorithm& algorit
 std::vector<AlgorithmReport> verify(
     Backend& backend, const VerifyOptions& options,
     const std::function<void(std::int64_t, std::int64_t)>& progress) {
-  // A pinned problem may be out of reach of an algorithm: give up after this many draws per wanted
-  // case.
+  // Pins may leave an algorithm nothing that it supports: give up after this many draws per case.
   constexpr std::int64_t kMostDrawsPerCase = 10;
   std::vector<AlgorithmReport> reports;
   for (const Algorithm* algorithm : options.algorithms) {

@@ -1,5 +1,6 @@
 // Verification: random cases, an algorithm on a back-end, the verdict of the oracle, and a small
-// failing case if there is one. SPDX-License-Identifier: Apache-2.0
+// failing case if there is one.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <functional>
@@ -28,7 +29,8 @@ struct VerifyOptions {
 struct Failure {
   std::uint64_t index = 0;  // number of the case in its stream
   Case smallest;            // after shrinking
-  std::string message;      // what is wrong, where, and the command that repeats it; several lines
+  std::string what;         // what is wrong and where, one line
+  std::string message;      // problem, what, and the command that repeats it; several lines
 };
 
 struct AlgorithmReport {

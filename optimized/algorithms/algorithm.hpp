@@ -3,7 +3,8 @@
 //
 // The text of forward and backward is the same on every back-end: it never looks at data, never
 // asks where it runs, and moves bytes through the context's communicator only. How to add one:
-// optimized/README.md. SPDX-License-Identifier: Apache-2.0
+// optimized/README.md.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>

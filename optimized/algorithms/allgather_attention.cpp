@@ -2,15 +2,16 @@
 // queries.
 //
 // Paper      Llama 3 (Grattafiori et al., 2024, arXiv:2407.21783), section on context parallelism;
-// also the softmax layers
-//            of LASP-2H (Sun et al., 2025, arXiv:2502.07563, algorithm 7).
+//            also the softmax layers of LASP-2H (Sun et al., 2025, arXiv:2502.07563, algorithm 7).
 // Pattern    One all-gather of K and V; backward gathers again and reduce-scatters dK, dV.
 // Sharding   zigzag, so that causal work is balanced.
 // Cost/rank  forward 2(P-1) c hkv elements; backward as much plus 2(P-1) c hkv in f32.
 // Memory     all keys and values, in backward also their f32 gradients: O(N).
 // Invariant  Gathered rows lie in rank order; their positions are those of the ranks' shards, one
-// after the other. Departs    K and V are gathered whole, not per head group, and gathered again in
-// backward instead of kept.
+//            after the other.
+// Departs    K and V are gathered whole, not per head group, and gathered again in backward instead
+//            of kept.
+// SPDX-License-Identifier: Apache-2.0
 #include "optimized/algorithms/allgather_attention.hpp"
 
 #include "optimized/algorithms/blocks.hpp"

@@ -1,5 +1,6 @@
 // The small steps that every softmax algorithm takes with its local tensors: allocate, finish,
-// cast. SPDX-License-Identifier: Apache-2.0
+// cast.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include "optimized/algorithms/algorithm.hpp"
@@ -32,15 +33,15 @@ std::int64_t storage_bytes(const Problem& problem, std::int64_t bytes);
 
 Forward finish(Context& ctx, const Shards& in, const Partial& accumulated);
 
-Tensor delta_of(Context& ctx, const Tensor& d_out,
-                const Tensor& out);  // sum of d_out * out per row
+// Sum of d_out * out per row.
+Tensor delta_of(Context& ctx, const Tensor& d_out, const Tensor& out);
 
 Support softmax_only(const Problem& problem);  // refuses projected problems
 std::int64_t largest_shard(const Layout& layout);
-// Pairs that the queries of `rank` see in the whole sequence: what an algorithm computes that keeps
+// Pairs that the queries of `rank` see in the whole sequence: the work of an algorithm that keeps
 // its queries.
 std::int64_t pairs_of_queries(const Problem& problem, const Layout& layout, int rank);
-// Pairs that the keys of `rank` are seen by: what an algorithm computes that keeps its keys.
+// Pairs that the keys of `rank` are seen by: the work of an algorithm that keeps its keys.
 std::int64_t pairs_of_keys(const Problem& problem, const Layout& layout, int rank);
 std::int64_t forward_flops(const Problem& problem, std::int64_t pairs);
 std::int64_t backward_flops(const Problem& problem, std::int64_t pairs);

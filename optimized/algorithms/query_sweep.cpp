@@ -76,7 +76,7 @@ void sweep(Communicator& forth, Communicator& back, const Route& route, const Ca
   Rows held_rows{0, own.tensors.front().extent(0)};
   Bundle result;  // of the step before, on its way home
 
-  // Sends what step `step` computed to its owner, receives what another rank computed for the own
+  // Sends what step `step` computed to its owner; receives another rank's result for the own
   // queries.
   const auto post_return = [&](int step) {
     const Rows mine = route.needed(place, step);

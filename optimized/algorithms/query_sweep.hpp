@@ -4,8 +4,8 @@
 // Place r of G holds the queries of owner (r + t) mod G at step t and passes them to place r - 1.
 // What it computed at step t goes home while step t + 1 computes; the last return has nothing left
 // to hide behind. Only rows travel that a later stop can see: a route shrinks and never grows
-// (zigzag: the second half after the wrap; contiguous causal: nothing). SPDX-License-Identifier:
-// Apache-2.0
+// (zigzag: the second half after the wrap; contiguous causal: nothing).
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <array>
@@ -16,8 +16,7 @@
 
 namespace sp {
 
-// Which rows of whose queries are needed where, decided from positions; every rank derives the
-// same.
+// Which rows of whose queries are needed where, from positions alone: every rank derives the same.
 class Route {
  public:
   Route(const Band& band, std::vector<Tokens> queries, std::vector<Tokens> keys)
@@ -60,15 +59,13 @@ struct SweepBuffers {
   std::array<Bundle, 2> results;  // computed here: one being filled, one on its way home
   Bundle returned;                // results for the own queries
 };
-// Rooms for `most` rows of anybody's queries and `own` rows of this rank's; none when a place is
-// alone.
+// Room for `most` rows of anybody's queries and `own` rows of this rank's; none for a single place.
 SweepBuffers allocate_buffers(Context& ctx, const Cargo& cargo, std::int64_t batch, int places,
                               std::int64_t most, std::int64_t own);
 std::int64_t buffer_bytes(const Cargo& cargo, std::int64_t batch, int places, std::int64_t most,
                           std::int64_t own);
 
-// compute(owner, rows of the owner, those rows of the bundle, result of those rows); remote owners
-// only
+// compute(owner, rows of the owner, those rows of the bundle, their result), for remote owners
 using SweepCompute =
     std::function<void(int owner, Rows rows, const Bundle& queries, const Bundle& result)>;
 // merge(rows of the own queries, result for them)

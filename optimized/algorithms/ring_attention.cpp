@@ -2,20 +2,23 @@
 // around a ring.
 //
 // Paper      Liu, Zaharia, Abbeel, 2023, arXiv:2310.01889, Algorithm 1; Striped: Brandon et al.,
-// arXiv:2311.09431. Pattern    P-1 exchanges of (K, V), each posted before the block of attention
-// that hides it; in backward another P
-//            hops of (dK, dV) in f32, the last of which brings them home.
+//            2023, arXiv:2311.09431.
+// Pattern    P-1 exchanges of (K, V), each posted before the block of attention that hides it; in
+//            backward another P hops of (dK, dV) in f32, the last of which brings them home.
 // Sharding   contiguous, striped or zigzag: the same text, because kernels mask by global positions
-// and skip what is empty. Controls   ring_bidirectional: half of every key block each way.
-// ring_two_channel: K and V on separate communicators.
-//            Same bytes as ring; they are the comparison that TokenRing's paper omits.
+//            and skip what is empty.
+// Controls   ring_bidirectional: half of every key block each way. ring_two_channel: K and V on
+//            separate communicators. Same bytes as ring; they are the comparison that TokenRing's
+//            paper omits.
 // Cost/rank  forward 2(P-1) c hkv elements sent, backward as much plus 2P c hkv in f32 (c = N/P,
-// hkv = G D). Memory     accumulator, one partial result, two (K, V) blocks; O(N/P). Invariant
-// After step s, acc equals attention of the local queries over the s+1 key blocks held so far.
+//            hkv = G D).
+// Memory     accumulator, one partial result, two (K, V) blocks: O(N/P).
+// Invariant  After step s, acc equals attention of the local queries over the s+1 key blocks held
+//            so far.
 // Departs    Merges normalised partial results by log-sum-exp instead of carrying numerator and
-// maximum; carries and
-//            gradients stay in f32 over all hops. P-1 hops forward, not P (the paper's code sends
-//            K, V home, unused).
+//            maximum; carries and gradients stay in f32 over all hops. P-1 hops forward, not P (the
+//            paper's code sends K, V home, unused).
+// SPDX-License-Identifier: Apache-2.0
 #include "optimized/algorithms/ring_attention.hpp"
 
 #include <algorithm>
@@ -116,8 +119,8 @@ Cost cost(const Problem& problem, const Layout& layout, const World& world, int 
     if (kLanes > 1) packed += largest;
     buffers += largest * std::min(P - 1, std::int64_t{2});
     blocks += largest * (P == 1 ? 1 : 3);
-    // Every block passes through except the one that ends here: that of the next rank, against the
-    // direction of travel.
+    // Every block passes through except the one that ends here: that of the neighbour to whom this
+    // rank sends.
     const int last = static_cast<int>((rank + (lane == 0 ? 1 : P - 1)) % P);
     for (int source = 0; P > 1 && source < P; ++source) {
       const std::int64_t rows = lane_tokens(layout, source, lane, kLanes).count();
@@ -130,7 +133,7 @@ Cost cost(const Problem& problem, const Layout& layout, const World& world, int 
   cost.backward.messages_sent = kLanes * (2 * (P - 1) + (P == 1 ? 0 : 2 * P));
   cost.forward.flops = forward_flops(problem, pairs);
   cost.backward.flops = backward_flops(problem, pairs);
-  // The packed own block is let go once the next one is held, so results do not meet it unless P = 1.
+  // The packed own block is let go once the next one is held: results meet it only if P = 1.
   const std::int64_t own = packed * token.kv(), late = P == 1 ? own : 0;
   const std::int64_t out = n * storage_bytes(problem, token.out);
   const std::int64_t results =

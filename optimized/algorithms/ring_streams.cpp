@@ -8,8 +8,7 @@
 namespace sp {
 namespace {
 
-// The rows of a shard that travel in one lane: all, or a part of every run, so that zigzag stays
-// balanced.
+// The rows of a shard that travel in one lane: all, or a part of every run (zigzag stays balanced).
 std::vector<Rows> lane_rows(const Tokens& tokens, int lane, int lanes) {
   std::vector<Rows> rows;
   std::int64_t offset = 0;

@@ -3,7 +3,8 @@
 //
 // A ring has P places; place i belongs to global rank `offset + i * stride`. A lane is a part of
 // every block that travels in one direction; with two lanes, half of every run of tokens goes each
-// way. Collective over the ring's communicators. SPDX-License-Identifier: Apache-2.0
+// way. Collective over the ring's communicators.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <array>
@@ -38,9 +39,8 @@ class Lane {
   Lane(Context& ctx, const Shards& in, const Ring& ring) : ctx_(ctx), in_(in), ring_(ring) {}
 
   int places() const { return ring_.k_comm.size(); }
-  int origin(int step) const {
-    return at(-ring_.direction * step);
-  }  // place whose keys are held at a step
+  // The place whose keys are held at a step.
+  int origin(int step) const { return at(-ring_.direction * step); }
   Tokens tokens(int step) const;
   KeyValue allocate(DType dtype, const char* k_name, const char* v_name) const;
   KeyValue own() const;  // this rank's block: the shard itself, or a packed copy of its lane

@@ -1,21 +1,21 @@
 // Ring Self-Attention (RSA): two passes over complete score rows; K travels first, then V.
 //
 // Paper      Li, Xue, Baranwal, Li, You, 2021, arXiv:2105.13120, section 3.2; backward from the
-// ColossalAI code. Pattern    Forward: ring of K, local softmax of whole rows, ring of V. Backward:
-// all-reduce of dV, ring of V, softmax
-//            backward, all-reduce of dK, ring of K.
+//            ColossalAI code.
+// Pattern    Forward: ring of K, local softmax of whole rows, ring of V. Backward: all-reduce of
+//            dV, ring of V, softmax backward, all-reduce of dK, ring of K.
 // Sharding   contiguous.
-// Cost/rank  forward 2(P-1) c hkv elements; backward as much plus two f32 all-reduces of N hkv / P
-// each way:
-//            8(P-1) c h in all for multi-head attention, the paper's total (its "6 all-reduces"
-//            in 3.2.1 is a misprint).
+// Cost/rank  forward 2(P-1) c hkv elements; backward as much plus two f32 all-reduces of N hkv
+//            elements, 2(P-1) c hkv each: 8(P-1) c h in all for multi-head attention, the paper's
+//            total (its "6 all-reduces" in 3.2.1 is a misprint).
 // Memory     the score rows, c x N per head, in f32, kept for backward: O(N^2/P).
 // Invariant  After the K ring, every local score row is complete; no online softmax anywhere.
 // Variants   rsa computes every block and masks afterwards, as published; rsa_skip leaves out
-// blocks nobody sees. Departs    Hops are double-buffered behind the products (the released code
-// waits for each). Scores and probabilities
-//            stay in f32. The released code divides dQ, dK, dV by P, which is a bug and is not
-//            copied.
+//            blocks nobody sees.
+// Departs    Hops are double-buffered behind the products (the released code waits for each).
+//            Scores and probabilities stay in f32. The released code divides dQ, dK, dV by P, which
+//            is a bug and is not copied.
+// SPDX-License-Identifier: Apache-2.0
 #include "optimized/algorithms/rsa.hpp"
 
 #include <algorithm>
@@ -34,8 +34,8 @@ Rows columns_of(const Layout& layout, int rank) {
           part_begin(layout.size(), layout.ranks(), rank + 1)};
 }
 
-// Calls visit(source, block) for every rank's block of `own`, while the next one travels; first the
-// own block.
+// Calls visit(source, block) for every rank's block of `own`, the own one first, while the next
+// travels.
 template <class Visit>
 void around_the_ring(Context& ctx, const Layout& layout, const Tensor& own, const char* name,
                      Visit&& visit) {

@@ -1,5 +1,6 @@
 // Ring Self-Attention, its skipping variant and its Linformer variant; see rsa.cpp and
-// rsa_linformer.cpp. SPDX-License-Identifier: Apache-2.0
+// rsa_linformer.cpp.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include "optimized/algorithms/algorithm.hpp"

@@ -2,12 +2,16 @@
 // summed over ranks.
 //
 // Paper      Li et al., 2021, arXiv:2105.13120, table 3 (shapes only; the sum over ranks is the
-// natural reading). Pattern    Forward: two all-reduces, of the projected K and V. Backward: two
-// all-reduces of their gradients. Sharding   contiguous; projections are split by rows with the
-// tokens. Cost/rank  4 (P-1)/P B G K' D elements each way in f32: independent of the length. Memory
-// score rows c x K' per head and the projected K, V: O(N K'/P + K'). Invariant  After the
-// all-reduces every rank holds the same complete projected K and V. Departs    The paper counts no
-// gradients of the projections; they are computed here, locally, per token row.
+//            natural reading).
+// Pattern    Forward: two all-reduces, of the projected K and V. Backward: two all-reduces of their
+//            gradients.
+// Sharding   contiguous; projections are split by rows with the tokens.
+// Cost/rank  4 (P-1)/P B G K' D elements each way in f32: independent of the length.
+// Memory     score rows c x K' per head and the projected K, V: O(N K'/P + K').
+// Invariant  After the all-reduces every rank holds the same complete projected K and V.
+// Departs    The paper counts no gradients of the projections; they are computed here, locally, per
+//            token row.
+// SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
 #include "optimized/algorithms/blocks.hpp"

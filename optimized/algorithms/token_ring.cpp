@@ -2,23 +2,25 @@
 // return to their owner.
 //
 // Paper      Wang, Liu, Li, Jiang, 2024, arXiv:2412.20501; schedule from its code (both of its
-// variants move queries one
-//            way; here always to rank - 1, which is the zigzag code's direction and the other one
-//            relabelled).
+//            variants move queries one way; here always to rank - 1, which is the zigzag code's
+//            direction and the other one relabelled).
 // Pattern    P-1 hops of Q one way, P-1 direct returns of (out, lse) the other way, on two
-// channels; one exposed return. Sharding   zigzag (causal trimming halves the rows after the wrap)
-// or contiguous. token_ring_hybrid: K and V rotate
-//            between nodes among ranks of the same index, each outer step holds one sweep inside
-//            the node.
+//            channels; one exposed return.
+// Sharding   zigzag (causal trimming halves the rows after the wrap) or contiguous.
+// Variants   token_ring_hybrid: K and V rotate between nodes among ranks of the same index, each
+//            outer step holds one sweep inside the node.
 // Cost/rank  forward (P-1) c h elements of Q, as many of out, and (P-1) c H lse in f32; zigzag
-// causal: on average 3/4. Memory     accumulator, two query blocks, two results, one returned
-// result: O(N/P). Invariant  After step s, acc holds the local queries over the keys of the ranks
-// whose returns have been merged. Departs    The own block stays in f32; partial results travel in
-// the storage type, as in the paper's code. The paper's
-//            non-causal code masks only the local block; here every block is masked by positions.
-//            Rows that no later stop can see do not travel. The backward pass is this project's
-//            design, not the paper's: dO, lse and delta travel with Q, dK and dV stay, partial dQ
-//            return in f32: (P-1)(2 c h + 2 c H f32) one way, (P-1) c h f32 back.
+//            causal: on average 3/4.
+// Memory     accumulator, two query blocks, two results, one returned result: O(N/P).
+// Invariant  After step s, acc holds the local queries over the keys of the ranks whose returns
+//            have been merged.
+// Departs    The own block stays in f32; partial results travel in the storage type, as in the
+//            paper's code. The paper's non-causal code masks only the local block; here every block
+//            is masked by positions. Rows that no later stop can see do not travel. The backward
+//            pass is this project's design, not the paper's: dO, lse and delta travel with Q, dK
+//            and dV stay, partial dQ return in f32: (P-1)(2 c h + 2 c H f32) one way, (P-1) c h f32
+//            back.
+// SPDX-License-Identifier: Apache-2.0
 #include "optimized/algorithms/token_ring.hpp"
 
 #include <algorithm>
@@ -30,10 +32,8 @@
 namespace sp {
 namespace {
 
-enum class Reach : std::uint8_t {
-  kFlat,
-  kHybrid
-};  // one sweep over all ranks, or one per node and outer step
+// One sweep over all ranks, or one per node and outer step.
+enum class Reach : std::uint8_t { kFlat, kHybrid };
 
 // Ranks are node * size + index. Flat: one node of all ranks.
 struct Mesh {
@@ -189,8 +189,8 @@ Cost cost(const Problem& problem, const Layout& layout, const World& world, int 
       pairs += visible_pairs(band_of(problem), route.queries(owner), route.keys(mesh.index));
     }
     if (mesh.nodes == 1) break;
-    // The outer ring passes on every node's block but the one that ends here; gradients go all the
-    // way home.
+    // The outer ring passes on every block but the one that ends here; gradients go all the way
+    // home.
     const std::int64_t rows = route.keys(mesh.index).count();
     if (node != (mesh.node + 1) % mesh.nodes) {
       forward_traffic += {rows * token.kv(), 2};

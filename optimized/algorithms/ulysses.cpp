@@ -3,11 +3,14 @@
 //
 // Paper      Jacobs et al., 2023, arXiv:2309.14509.
 // Pattern    All-to-all of Q, K, V, attention of H/P heads, all-to-all of out; backward the same
-// with roles swapped. Sharding   contiguous (any would do: the work per rank does not depend on
-// it). Cost/rank  (2h + 2hkv) c (P-1)/P elements each way: falls with P, unlike every ring. Memory
-// Q, K, V, out of all tokens for H/P heads: O(N/P), kept for backward. Invariant  Head shards hold
-// all tokens in order; rank r has query heads [rH/P, (r+1)H/P) and their key heads. Departs
-// Nothing; the log-sum-exp stays with the heads, since the paper does not move it.
+//            with roles swapped.
+// Sharding   contiguous (any would do: the work per rank does not depend on it).
+// Cost/rank  (2h + 2hkv) c (P-1)/P elements each way: falls with P, unlike every ring.
+// Memory     Q, K, V, out of all tokens for H/P heads: O(N/P), kept for backward.
+// Invariant  Head shards hold all tokens in order; rank r has query heads [rH/P, (r+1)H/P) and
+//            their key heads.
+// Departs    Nothing; the log-sum-exp stays with the heads, since the paper does not move it.
+// SPDX-License-Identifier: Apache-2.0
 #include "optimized/algorithms/ulysses.hpp"
 
 #include <fmt/format.h>

@@ -1,17 +1,18 @@
 // Communicator: every byte that moves between ranks goes through here.
 //
-// Collective rules   All ranks post the same collectives in the same order. Point-to-point messages
-// between two ranks of
-//                    one communicator match in the order of their posts.
-// Posting            Never blocks. A message carries what the buffer held at the place of the post
-// in the rank's program. Waiting            Pending::wait() orders later kernels after the
-// operation. Between post and wait the buffers belong to
-//                    the communicator: sent buffers may be read, received buffers may not be
-//                    touched.
-// Matching           Every message carries its label, source and size; a mismatch is an Error that
-// names both sides. Limits             Every wait ends within time_limit; when it passes, all ranks
-// say what they wait for. Counting           Here, once, for all back-ends: see traffic.hpp for
-// what counts as sent. SPDX-License-Identifier: Apache-2.0
+// Collective rules  All ranks post the same collectives in the same order. Point-to-point messages
+//                   between two ranks of one communicator match in the order of their posts.
+// Posting           Never blocks. A message carries what the buffer held at the place of the post
+//                   in the rank's program.
+// Waiting           Pending::wait() orders later kernels after the operation. Between post and wait
+//                   the buffers belong to the communicator: sent buffers may be read, received
+//                   buffers may not be touched.
+// Matching          Every message carries its label, source and size; a mismatch is an Error that
+//                   names both sides.
+// Limits            Every wait ends within time_limit; when it passes, all ranks say what they wait
+//                   for.
+// Counting          Here, once, for all back-ends: see traffic.hpp for what counts as sent.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <chrono>
@@ -93,8 +94,9 @@ class Communicator {
   // Ranks of one colour form a new communicator, ordered by key, then rank. Traffic is counted with
   // its parent's.
   std::unique_ptr<Communicator> split(int colour, int key);
-  // The ranks of one colour in rank order, split off at the first call with this name and kept: for algorithms that
-  // need a second channel over the same ranks (colour 0) or a node's ranks at every call. Collective at the first call.
+  // The ranks of one colour in rank order, split off at the first call with this name and kept: for
+  // algorithms that need a second channel over the same ranks (colour 0) or a node's ranks at every
+  // call. Collective at the first call.
   Communicator& group(const std::string& name, int colour);
 
   const Traffic& traffic() const { return *traffic_; }

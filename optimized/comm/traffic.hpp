@@ -1,10 +1,12 @@
 // What a rank sends: counted for real runs and predicted by cost(), with the same functions.
 //
-// A point-to-point message counts once, at its sender, with its payload; empty messages count as
-// messages of 0 bytes. Collectives count the bandwidth-optimal direct form: all-gather,
-// reduce-scatter and all-to-all send P-1 messages, all-reduce is a reduce-scatter of P nearly equal
-// parts followed by an all-gather, a broadcast root sends P-1 times. A communicator of one rank
-// sends nothing. SPDX-License-Identifier: Apache-2.0
+// Point-to-point  A message counts once, at its sender, with its payload; an empty one counts as a
+//                 message of 0 bytes.
+// Collectives     Count the bandwidth-optimal direct form. All-gather, reduce-scatter and
+//                 all-to-all send P-1 messages; all-reduce is a reduce-scatter of P nearly equal
+//                 parts followed by an all-gather; a broadcast root sends P-1 times.
+// One rank        Sends nothing.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>

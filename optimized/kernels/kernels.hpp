@@ -2,14 +2,14 @@
 //
 // Order      Enqueued in program order on the rank's compute timeline; on the CPU they run at once.
 // Types      q, k, v, out, d_out hold the storage type; partial results, log-sum-exp, scores and
-// gradients hold the
-//            accumulator type (f32, or f64 for f64 storage) unless said otherwise. Arithmetic is in
-//            the accumulator type.
+//            gradients hold the accumulator type (f32, or f64 for f64 storage) unless said
+//            otherwise. Arithmetic is in the accumulator type.
 // Gradients  are added to what the tensor holds, so that they can be accumulated over blocks.
 // Shapes     token-major, see tensor.hpp: n query tokens, m key tokens, B, H, G, D, E as in
-// reference/problem. Charging   Every call is counted (flops, bytes) and shown to an observer
-// before it runs: the simulator charges time
-//            for it, the checked mode looks for buffers in flight, the timeline records it.
+//            reference/problem.
+// Charging   Every call is counted (flops, bytes) and shown to an observer before it runs: the
+//            simulator charges time for it, the checked mode looks for buffers in flight, the
+//            timeline records it.
 // Counting   flops count the pairs that the mask's band allows; segments are counted as if dense.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -23,8 +23,7 @@
 
 namespace sp {
 
-// The mask as kernels see it: the band from positions, the segments from a table that every rank
-// holds.
+// The mask as kernels see it: the band from positions, the segments from a table on every rank.
 struct MaskTerms {
   Band band;
   Tensor segments;  // [B, N, 1, 1] i32, undefined: no segments
@@ -87,15 +86,14 @@ class Kernels {
   void attention_backward(const AttentionBlock& block, const Tensor& d_out, const Tensor& lse,
                           const Tensor& delta, const AttentionGradients& gradients);
 
-  // Score rows [n, B, H, m] of Ring Self-Attention; they hold the accumulator type. Key heads are h
-  // / (H/G). scores[i,b,h,j] = scale <a[i,b,h,:], b[j,b,g,:]>; b may be storage or accumulator
-  // type.
+  // Score rows [n, B, H, m] of Ring Self-Attention hold the accumulator type; key head g of query
+  // head h is h / (H/G).
+  // scores[i,b,h,j] = scale <a[i,b,h,:], b[j,b,g,:]>; b is of storage or accumulator type.
   void scores(const Tensor& scores, const Tensor& a, const Tensor& b, double scale);
   // In place: masked softmax of complete rows, and their log-sum-exp. A null mask hides nothing.
   void scores_softmax(const Tensor& scores, const Tensor& lse, const Tokens& q_tokens,
                       const Tokens& k_tokens, const MaskTerms* mask);
-  // In place: d_probabilities becomes scale p (dp - sum p dp). Entries with p = 0 need not be
-  // defined.
+  // In place: d_probabilities becomes scale p (dp - sum p dp). Where p = 0 it need not be defined.
   void scores_softmax_backward(const Tensor& d_probabilities, const Tensor& probabilities,
                                double scale);
   // out[i,b,h,:] += sum over j of s[i,b,h,j] x[j,b,g,:]
@@ -103,10 +101,9 @@ class Kernels {
   // out[j,b,g,:] += sum over i and the query heads h of g of s[i,b,h,j] x[i,b,h,:]
   void scores_apply_transposed(const Tensor& out, const Tensor& s, const Tensor& x);
 
-  // Length projection of Linformer; projection [m, 1, 1, K'], projected tensors [K', B, G, D]
-  // accumulator type.
-  void project(const Tensor& projected, const Tensor& projection,
-               const Tensor& x);  // += projectionT x
+  // Length projection of Linformer: projection [m, 1, 1, K'], projected [K', B, G, D] of
+  // accumulator type. projected += projectionT x.
+  void project(const Tensor& projected, const Tensor& projection, const Tensor& x);
   void project_backward(const Tensor& d_x, const Tensor& d_projection, const Tensor& d_projected,
                         const Tensor& projection, const Tensor& x);  // both +=
 

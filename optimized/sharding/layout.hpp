@@ -1,10 +1,11 @@
-// Layouts: which tokens of a sequence of N live on which of P ranks. Pure index maps, any N and P,
-// empty shards legal.
+// Layouts: which tokens of a sequence of N live on which of P ranks. Pure index maps; any N and P,
+// empty shards are legal.
 //
-// contiguous  rank r holds tokens [rN/P, (r+1)N/P)                      causal work grows with r
-// striped     rank r holds tokens r, r+P, r+2P, ...                     (Striped Attention,
-// arXiv:2311.09431) zigzag      2P chunks, rank r holds chunks r and 2P-1-r, in this order
-// (ring-flash-attention; Llama 3) SPDX-License-Identifier: Apache-2.0
+// contiguous  rank r holds tokens [rN/P, (r+1)N/P); causal work grows with r
+// striped     rank r holds tokens r, r+P, r+2P, ... (Striped Attention, arXiv:2311.09431)
+// zigzag      2P chunks, rank r holds chunks r and 2P-1-r, in this order (ring-flash-attention;
+//             Llama 3)
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <string_view>
@@ -19,8 +20,8 @@ std::string_view name_of(Sharding sharding);
 
 // Bounds of part `index` when `count` things are cut into `parts` nearly equal parts.
 constexpr std::int64_t part_begin(std::int64_t count, std::int64_t parts, std::int64_t index) {
-  return count / parts * index +
-         count % parts * index / parts;  // floor(count index / parts), no overflow
+  // floor(count index / parts), without overflow
+  return count / parts * index + count % parts * index / parts;
 }
 
 class Layout {

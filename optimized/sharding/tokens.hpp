@@ -2,7 +2,8 @@
 //
 // Positions travel with every block: whoever holds a block of rank r knows its Tokens, because the
 // layout is a pure index map, so no position is ever sent. A shard is one run (contiguous, striped)
-// or two (zigzag). SPDX-License-Identifier: Apache-2.0
+// or two (zigzag).
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>

@@ -1,8 +1,8 @@
-// What queries can see, decided from positions alone: used to skip blocks, trim messages and count
-// work.
+// What queries can see, decided from positions alone: skips blocks, trims messages, counts work.
 //
 // Sound for every mask: segment ids only hide more than the band does, so "empty" and "no rows"
-// stay true with them. SPDX-License-Identifier: Apache-2.0
+// stay true with them.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,8 @@
 // Storage types and their exact conversions.
 //
 // bf16 and f16 are storage only: every computation widens first and rounds to nearest even when it
-// stores. SPDX-License-Identifier: Apache-2.0
+// stores.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstddef>

@@ -2,7 +2,8 @@
 //
 // Letters are the same everywhere: B batch, N tokens, H query heads, G key/value heads (G divides
 // H), D head size of queries and keys, E head size of values. Rows that see no key have output 0
-// and log-sum-exp -inf; every length including 0 is legal. SPDX-License-Identifier: Apache-2.0
+// and log-sum-exp -inf; every length including 0 is legal.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>

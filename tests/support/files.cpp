@@ -56,9 +56,11 @@ HostTensor numbered(DType dtype, std::vector<std::int64_t> shape, double step) {
 }
 
 bool same_tensor(const HostTensor& a, const HostTensor& b) {
-  return a.dtype() == b.dtype() && a.shape() == b.shape() &&
-         std::memcmp(a.data(), b.data(), static_cast<std::size_t>(a.size()) * size_of(a.dtype())) ==
-             0;
+  const auto bytes = [](const HostTensor& tensor) {
+    return std::span(tensor.data(),
+                     static_cast<std::size_t>(tensor.size()) * size_of(tensor.dtype()));
+  };
+  return a.dtype() == b.dtype() && a.shape() == b.shape() && std::ranges::equal(bytes(a), bytes(b));
 }
 
 ProblemFile masked_problem(DType dtype) {

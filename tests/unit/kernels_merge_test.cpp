@@ -46,6 +46,15 @@ TEST_F(MergeTest, WithTheIdentityOnEitherSideLeavesTheOtherBitwiseUnchanged) {
     expect_same(merged(nothing, some, dtype), some, 0);
     expect_same(merged(nothing, nothing, dtype), nothing, 0);
   }
+  // Also the sign of zero, and whatever lies in the rows that nobody looked at.
+  const Both zeros{Values(kOut, -0.0), Values(kRows, 1)};
+  const Both unseen{Values(kOut, std::numeric_limits<double>::quiet_NaN()),
+                    Values(kRows, kNothing)};
+  for (const Both& kept :
+       {merged(zeros, unseen, DType::kF32), merged(unseen, zeros, DType::kF32)}) {
+    expect_same(kept, zeros, 0);
+    for (const double value : kept.out.data) EXPECT_TRUE(std::signbit(value));
+  }
   const Both halves = {random(kOut, DType::kBF16), random(kRows, DType::kF32)};
   const Both nothing{Values(kOut, 0), Values(kRows, kNothing)};
   expect_same(merged(nothing, halves, DType::kF32, DType::kBF16), halves, 0);

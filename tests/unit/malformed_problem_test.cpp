@@ -78,7 +78,10 @@ std::vector<Malformed> attributes() {
        },
        {"causal", "integer"}},
       {"ScaleIsAnEmptyList",
-       [](hid_t f) { put_attribute(f, "scale", H5T_NATIVE_DOUBLE, nullptr, {0}); },
+       [](hid_t f) {
+         const double nothing = 0;
+         put_attribute(f, "scale", H5T_NATIVE_DOUBLE, &nothing, {0});
+       },
        {"scale", "0 elements"}},
       {"ScaleIsNaN",
        [](hid_t f) { put_number(f, "scale", H5T_NATIVE_DOUBLE, std::nan("")); },

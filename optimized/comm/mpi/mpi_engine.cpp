@@ -21,10 +21,10 @@ constexpr int kFailed = 2;
 constexpr std::chrono::milliseconds kGrace{2000};  // for the others to answer
 constexpr std::chrono::milliseconds kLead{500};  // in which the lowest rank speaks before any ends
 
-// Ranks may share a core: first let another run, then stop taking turns at all.
-void back_off(int round) {
-  constexpr int kYields = 200;
-  if (round < kYields) {
+// Ranks may share a core: let the others run. Only after a while take no turns at all, because MPI
+// moves long messages in small pieces, each at a turn.
+void back_off(Clock::duration quiet) {
+  if (quiet < std::chrono::milliseconds(1)) {
     std::this_thread::yield();
   } else {
     std::this_thread::sleep_for(std::chrono::microseconds(50));
@@ -44,9 +44,10 @@ MpiEngine::~MpiEngine() { MPI_Comm_free(&control_); }
 void MpiEngine::wait(MpiTransfer& transfer, std::chrono::milliseconds time_limit,
                      const std::function<void()>& advance) {
   const auto deadline = Clock::now() + time_limit;
-  for (int round = 0;; ++round) {
+  auto last_change = Clock::now();
+  while (true) {
     try {
-      progress();
+      if (progress()) last_change = Clock::now();
     } catch (const Error& error) {
       fail_everywhere(error);
     }
@@ -54,13 +55,15 @@ void MpiEngine::wait(MpiTransfer& transfer, std::chrono::milliseconds time_limit
     if (transfer.done()) return;
     listen();
     if (!waiting_.empty() || Clock::now() >= deadline) time_out(transfer, time_limit);
-    back_off(round);
+    back_off(Clock::now() - last_change);
   }
 }
 
-void MpiEngine::progress() {
-  for (MpiTransfer* transfer : active_) transfer->poll();
+bool MpiEngine::progress() {
+  bool changed = false;
+  for (MpiTransfer* transfer : active_) changed = transfer->poll() || changed;
   std::erase_if(active_, [](MpiTransfer* transfer) { return transfer->done(); });
+  return changed;
 }
 
 void MpiEngine::listen() {

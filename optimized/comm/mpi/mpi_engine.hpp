@@ -38,8 +38,8 @@ class MpiEngine {
             const std::function<void()>& advance);
 
  private:
-  void progress();
-  void listen();  // throws when another rank has failed
+  bool progress();  // true if something arrived or left
+  void listen();    // throws when another rank has failed
   void tell_all(int subject, const std::string& text);
   [[noreturn]] void fail_everywhere(const Error& error);
   [[noreturn]] void time_out(const MpiTransfer& transfer, std::chrono::milliseconds time_limit);

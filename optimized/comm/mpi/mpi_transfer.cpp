@@ -139,28 +139,34 @@ void MpiTransfer::start_payload(Part& part, int tag) {
   }
 }
 
-void MpiTransfer::poll() {
-  bool all = true;
-  for (Part& part : parts_) all = (part.done || poll(part)) && all;
+bool MpiTransfer::poll() {
+  bool all = true, changed = false;
+  for (Part& part : parts_) {
+    if (part.done) continue;
+    if (part.header_request != MPI_REQUEST_NULL) changed = take_header(part) || changed;
+    if (part.header_request == MPI_REQUEST_NULL) {
+      int complete = 0;
+      check_mpi(MPI_Testall(static_cast<int>(part.pieces.size()), part.pieces.data(), &complete,
+                            MPI_STATUSES_IGNORE),
+                "MPI_Testall");
+      part.done = complete != 0;
+      changed = changed || part.done;
+    }
+    all = all && part.done;
+  }
   done_ = all;
+  return changed;
 }
 
-bool MpiTransfer::poll(Part& part) {
-  if (part.header_request != MPI_REQUEST_NULL) {
-    int arrived = 0;
-    check_mpi(MPI_Test(&part.header_request, &arrived, MPI_STATUS_IGNORE), "MPI_Test");
-    if (arrived == 0) return false;
-    if (!part.is_send) {
-      check_header(part);
-      start_payload(part, part.header->payload_tag);
-    }
-  }
+// The header has left, or has arrived: then the payload may come.
+bool MpiTransfer::take_header(Part& part) {
   int complete = 0;
-  check_mpi(MPI_Testall(static_cast<int>(part.pieces.size()), part.pieces.data(), &complete,
-                        MPI_STATUSES_IGNORE),
-            "MPI_Testall");
-  part.done = complete != 0;
-  return part.done;
+  check_mpi(MPI_Test(&part.header_request, &complete, MPI_STATUS_IGNORE), "MPI_Test");
+  if (complete != 0 && !part.is_send) {
+    check_header(part);
+    start_payload(part, part.header->payload_tag);
+  }
+  return complete != 0;
 }
 
 void MpiTransfer::check_header(const Part& part) const {

@@ -55,7 +55,7 @@ class MpiTransfer final : public Transfer {
   void send(const Message& message, Pattern pattern, int header_tag, int payload_tag);
   void receive(const Message& message, Pattern pattern, int header_tag);
 
-  void poll();  // takes headers, starts payloads
+  bool poll();  // takes headers, starts payloads; true if anything has changed
   bool done() override { return done_; }
   std::string describe_wait() const;
 
@@ -71,7 +71,7 @@ class MpiTransfer final : public Transfer {
     bool done = false;
   };
 
-  bool poll(Part& part);
+  bool take_header(Part& part);
   void check_header(const Part& part) const;
   void start_payload(Part& part, int tag);
   int world_rank(int rank) const { return members_[static_cast<std::size_t>(rank)]; }

@@ -41,7 +41,7 @@ Visibility SequenceMask::classify(const TokenTile& queries, const TokenTile& key
   const Range q = id_range(queries.run);
   const Range k = id_range(keys.run);
   if (q.high < k.low || k.high < q.low) return Visibility::kEmpty;
-  const bool one_segment = q.low == q.high && k.low == k.high && q.low == k.low;
+  const bool one_segment = q.low == q.high && k.low == k.high;  // and they are not disjoint
   return one_segment ? by_band : Visibility::kPartial;
 }
 

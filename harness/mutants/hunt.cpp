@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/mutants/mutants.hpp"
+#include "harness/run/verify.hpp"
+#include "optimized/algorithms/registry.hpp"
+
+namespace sp {
+
+std::vector<MutantVerdict> hunt(const Mutant& mutant, std::int64_t most_cases, std::uint64_t seed) {
+  // Lost messages end in a time-out, which is a kill; real waits of these small cases take ms.
+  const auto backend = make_thread_backend(std::chrono::milliseconds(1500));
+  std::vector<MutantVerdict> verdicts;
+  for (const char* id : mutant.algorithms) {
+    VerifyOptions options;
+    options.algorithms = {find_algorithm(id)};
+    SP_CHECK(options.algorithms.front() != nullptr,
+             std::string("a mutant names no algorithm: ") + id);
+    options.cases = most_cases;
+    options.seed = seed;
+    options.most_shrinks = 0;
+    options.rig.checked = true;
+    options.rig.fence = Fence::kPoisonAndCanary;
+    options.rig.wrap_kernels = mutant.kernels;
+    options.rig.wrap_communicator = mutant.communicator;
+    const AlgorithmReport report = verify(*backend, options).front();
+    MutantVerdict verdict{id, report.failure.has_value(), report.cases, {}};
+    if (report.failure) verdict.how = report.failure->what;
+    verdicts.push_back(std::move(verdict));
+  }
+  return verdicts;
+}
+
+}  // namespace sp

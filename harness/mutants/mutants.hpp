@@ -1,0 +1,40 @@
+// Mutants: algorithms broken on purpose, so that the checks prove that they would see it.
+//
+// A mutant is a fault between an unchanged algorithm and its kernels or its communicator: there
+// stays one algorithm text. Each is a bug that somebody made or nearly made; the historic ones name
+// their origin. The suite must fail for every algorithm that a mutant names; a survivor is a hole
+// in the checks.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "harness/run/backend.hpp"
+
+namespace sp {
+
+struct Mutant {
+  const char* id;
+  const char* what;                     // the fault, one phrase
+  const char* origin;                   // where it happened, or "classic"
+  std::vector<const char*> algorithms;  // each must be found out
+  // One of the two.
+  std::function<std::unique_ptr<Kernels>(Kernels&)> kernels;
+  std::function<std::unique_ptr<Communicator>(Communicator&)> communicator;
+};
+
+std::vector<Mutant> kernel_mutants();
+std::vector<Mutant> message_mutants();
+
+struct MutantVerdict {
+  std::string algorithm;
+  bool killed = false;
+  std::int64_t cases = 0;  // until it was found out
+  std::string how;         // the failure's first line
+};
+// Runs the same check as `seqpar verify` on up to `most_cases` random problems.
+std::vector<MutantVerdict> hunt(const Mutant& mutant, std::int64_t most_cases, std::uint64_t seed);
+
+}  // namespace sp
