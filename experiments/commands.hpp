@@ -14,8 +14,9 @@ namespace sp {
 enum ExitCode : int { kOk = 0, kFailed = 1, kUsageError = 2, kEnvironmentError = 3, kTooSlow = 4 };
 
 struct Command {
-  std::string line;          // as typed, for files
-  std::function<int()> run;  // of the chosen subcommand
+  std::string line;               // as typed, for files
+  std::function<int()> run;       // of the chosen subcommand
+  std::shared_ptr<void> session;  // of a multi-process back-end; outlives the telling of errors
   // Ends peers that may wait for this process; set by a multi-process back-end.
   std::function<void(int)> abort;
 };

@@ -50,38 +50,38 @@ Limits derive(const Problem& problem, const Inputs& inputs, const Outputs& exact
   const double subnormal = problem.dtype == DType::kF16 ? 0x1p-25 : 0;
   const double merge = merge_factor * w * (1 + largest(exact.lse));
   const double V = largest(inputs.v);
-  const double travel = (roundings - 1) * u;
   const auto limit = [&](const HostTensor& naive_tensor, const HostTensor& exact_tensor,
                          double factor, double size) {
-    return Limit{u,
-                 factor * naive_error(naive_tensor, exact_tensor) + (travel + merge) * size +
-                     roundings * subnormal,
-                 exact_case};
+    return Limit{
+        u, factor * naive_error(naive_tensor, exact_tensor) + merge * size + roundings * subnormal,
+        exact_case};
   };
   Limits limits;
   limits.out = limit(naive.out, exact.out, kOutFactor, V);
+  limits.out.absolute += (roundings - 1) * u * V;
   limits.lse = {w, kOutFactor * naive_error(naive.lse, exact.lse) + merge, false};
   if (inputs.d_out.absent()) return limits;
+  const double gradient = kGradientFactor * roundings;
 
   // C: errors of the queries and heads that one key collects add up like a random walk.
   const Shape& s = problem.shape;
   const double C = std::sqrt(static_cast<double>(std::max<std::int64_t>(s.N, 1) * (s.H / s.G)));
   const double X = 2 * largest_row_sum(inputs.d_out) * V;
   const double K = largest(inputs.k), Q = largest(inputs.q), scale = std::fabs(problem.scale);
-  limits.d_q = limit(naive.d_q, exact.d_q, kGradientFactor, scale * K * X);
-  limits.d_k = limit(naive.d_k, exact.d_k, kGradientFactor, scale * Q * X * C);
-  limits.d_v = limit(naive.d_v, exact.d_v, kGradientFactor, largest(inputs.d_out) * C);
+  limits.d_q = limit(naive.d_q, exact.d_q, gradient, scale * K * X);
+  limits.d_k = limit(naive.d_k, exact.d_k, gradient, scale * Q * X * C);
+  limits.d_v = limit(naive.d_v, exact.d_v, gradient, largest(inputs.d_out) * C);
   if (problem.projected > 0) {
     const double B = static_cast<double>(s.B * s.G * std::max(s.D, s.E));
-    limits.d_projection_k = limit(naive.d_projection_k, exact.d_projection_k, kGradientFactor,
-                                  scale * Q * X * C * K * B);
-    limits.d_projection_v = limit(naive.d_projection_v, exact.d_projection_v, kGradientFactor,
+    limits.d_projection_k =
+        limit(naive.d_projection_k, exact.d_projection_k, gradient, scale * Q * X * C * K * B);
+    limits.d_projection_v = limit(naive.d_projection_v, exact.d_projection_v, gradient,
                                   largest(inputs.d_out) * C * V * B);
     // Projected keys and values replace k and v: their size is that of a projection of all tokens.
     const double PK = largest_row_sum(inputs.projection_k),
                  PV = largest_row_sum(inputs.projection_v);
-    limits.d_k = limit(naive.d_k, exact.d_k, kGradientFactor, scale * Q * X * C * PK);
-    limits.d_v = limit(naive.d_v, exact.d_v, kGradientFactor, largest(inputs.d_out) * C * PV);
+    limits.d_k = limit(naive.d_k, exact.d_k, gradient, scale * Q * X * C * PK);
+    limits.d_v = limit(naive.d_v, exact.d_v, gradient, largest(inputs.d_out) * C * PV);
   }
   return limits;
 }

@@ -157,6 +157,9 @@ Execution execute(Backend& backend, const Rig& rig, const Algorithm& algorithm,
       outputs.d_q = gather_tokens(machine, layout, gradients.d_q, "d_q");
       outputs.d_k = gather_tokens(machine, layout, gradients.d_k, "d_k");
       outputs.d_v = gather_tokens(machine, layout, gradients.d_v, "d_v");
+      SP_CHECK(gradients.d_projection_k.defined() == (problem.projected > 0) &&
+                   gradients.d_projection_v.defined() == (problem.projected > 0),
+               "an algorithm returns gradients of the projections where there are any");
       outputs.d_projection_k =
           gather_projection(machine, layout, gradients.d_projection_k, "d_projection_k");
       outputs.d_projection_v =

@@ -77,7 +77,9 @@ TEST(Cost, OfRsaIsThePapersEightUnits) {
       const std::int64_t forward = bytes(id, s, rank, false), backward = bytes(id, s, rank, true);
       EXPECT_EQ(forward, 2 * (P - 1) * unit * e);
       EXPECT_EQ(backward, 2 * (P - 1) * unit * e + 4 * (P - 1) * unit * 4);
-      if (e == 4) EXPECT_EQ((forward + backward) / 4, 8 * (P - 1) * unit);
+      if (e == 4) {
+        EXPECT_EQ((forward + backward) / 4, 8 * (P - 1) * unit);
+      }
     }
   });
 }
