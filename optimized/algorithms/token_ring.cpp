@@ -23,6 +23,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "optimized/algorithms/token_ring.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "optimized/algorithms/blocks.hpp"
@@ -61,15 +63,18 @@ struct Channels {
   Communicator& back;
   Ring across;
   Channels(Context& ctx, const Mesh& mesh)
-      : forth(mesh.nodes == 1 ? ctx.comm : ctx.comm.group("token_ring node", mesh.node)),
+      : forth(mesh.nodes == 1 ? ctx.comm : ctx.comm.group(name("node", mesh), mesh.node)),
         back(forth.group("token_ring back", 0)),
-        across{ctx.comm.group("token_ring across", mesh.index),
-               ctx.comm.group("token_ring across", mesh.index),
-               1,
-               0,
-               1,
-               mesh.size,
-               mesh.index} {}
+        across(ring_across(ctx.comm.group(name("across", mesh), mesh.index), mesh)) {}
+
+ private:
+  // A group's name stands for its partition of the ranks, so the mesh is part of it.
+  static std::string name(const char* what, const Mesh& mesh) {
+    return fmt::format("token_ring {} {}x{}", what, mesh.nodes, mesh.size);
+  }
+  static Ring ring_across(Communicator& comm, const Mesh& mesh) {
+    return {comm, comm, 1, 0, 1, mesh.size, mesh.index};
+  }
 };
 
 Cargo forward_cargo(const Problem& problem) {

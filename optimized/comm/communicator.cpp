@@ -105,9 +105,10 @@ std::unique_ptr<Communicator> Communicator::split(int colour, int key) {
 }
 
 Communicator& Communicator::group(const std::string& name, int colour) {
-  std::unique_ptr<Communicator>& entry = groups_[name];
-  if (entry == nullptr) entry = split(colour, rank_);
-  return *entry;
+  Group& group = groups_[name];
+  if (group.comm == nullptr) group = {colour, split(colour, rank_)};
+  SP_CHECK(group.colour == colour, "a group's name is used for two partitions");
+  return *group.comm;
 }
 
 }  // namespace sp

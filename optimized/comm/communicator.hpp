@@ -96,7 +96,8 @@ class Communicator {
   std::unique_ptr<Communicator> split(int colour, int key);
   // The ranks of one colour in rank order, split off at the first call with this name and kept: for
   // algorithms that need a second channel over the same ranks (colour 0) or a node's ranks at every
-  // call. Collective at the first call.
+  // call. The name stands for the partition: a rank uses it with one colour only. Collective at the
+  // first call.
   Communicator& group(const std::string& name, int colour);
 
   const Traffic& traffic() const { return *traffic_; }
@@ -113,12 +114,17 @@ class Communicator {
   friend class CommunicatorDecorator;  // forwards start and start_split to the one it wraps
 
  private:
+  struct Group {
+    int colour = 0;
+    std::unique_ptr<Communicator> comm;
+  };
+
   Pending post(Request request);
 
   int rank_;
   int size_;
   std::shared_ptr<Traffic> traffic_;
-  std::map<std::string, std::unique_ptr<Communicator>> groups_;
+  std::map<std::string, Group> groups_;
 };
 
 constexpr std::chrono::seconds kDefaultTimeLimit{60};

@@ -1,3 +1,4 @@
+// The plain loops and the transport of values that the kernel tests share.
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels_fixture.hpp"
 

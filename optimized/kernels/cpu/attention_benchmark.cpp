@@ -2,13 +2,14 @@
 //
 // Counters: GFLOP/s by the counting rule of kernels.hpp, and times_plain, the time of the plain
 // loops (one thread, f32, timed in this run) over the time of the kernel. The plain loops run
-// forward only; backward is divided by its own flops at the plain loops' rate.
+// forward only; backward is divided by its own flops at the plain loops' rate. Both are processor
+// time, so that other work on the machine disturbs them little.
 // SPDX-License-Identifier: Apache-2.0
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
+#include <ctime>
 #include <map>
 #include <string>
 #include <vector>
@@ -27,6 +28,10 @@ struct Setting {
   std::int64_t D;
   bool causal;
 };
+
+double processor_seconds() {
+  return static_cast<double>(std::clock()) / static_cast<double>(CLOCKS_PER_SEC);
+}
 
 std::vector<float> numbers(std::int64_t count, std::uint32_t seed) {
   std::vector<float> values(static_cast<std::size_t>(count));
@@ -79,11 +84,10 @@ double plain_rate(std::int64_t D) {
   std::vector<float> out(static_cast<std::size_t>(count));
   std::vector<double> seconds;
   for (int repetition = 0; repetition < 3; ++repetition) {
-    const auto start = std::chrono::steady_clock::now();
+    const double start = processor_seconds();
     plain_attention(q, k, v, out, D, 1 / std::sqrt(static_cast<float>(D)));
     benchmark::DoNotOptimize(out.data());
-    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-    seconds.push_back(taken.count());
+    seconds.push_back(processor_seconds() - start);
   }
   std::sort(seconds.begin(), seconds.end());
   const auto flops = attention_flops(kTokens * kTokens, 1, kHeads, D, D);
@@ -128,10 +132,10 @@ template <class F>
 void measure(benchmark::State& state, const Setting& setting, F run) {
   Block block(setting);
   const double before = static_cast<double>(block.kernels.flops());
-  const auto start = std::chrono::steady_clock::now();
+  const double start = processor_seconds();
   for (auto _ : state) run(block);
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  const double rate = (static_cast<double>(block.kernels.flops()) - before) / seconds.count();
+  const double seconds = processor_seconds() - start;
+  const double rate = (static_cast<double>(block.kernels.flops()) - before) / seconds;
   state.counters["GFLOP/s"] = rate / 1e9;
   state.counters["times_plain"] = rate / plain_rate(setting.D);
 }

@@ -1,3 +1,4 @@
+// Packing a window of a tensor into padded scratch rows, and storing such rows back.
 // SPDX-License-Identifier: Apache-2.0
 #include "optimized/kernels/cpu/matrix.hpp"
 

@@ -1,3 +1,4 @@
+// Blocked products: packed blocks of both operands, sums in scratch, one store per block.
 // SPDX-License-Identifier: Apache-2.0
 #include "optimized/kernels/cpu/product.hpp"
 

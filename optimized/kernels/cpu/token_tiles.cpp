@@ -1,3 +1,4 @@
+// Cutting tokens into tiles, and classifying pairs of tiles by band and segment ids.
 // SPDX-License-Identifier: Apache-2.0
 #include "optimized/kernels/cpu/token_tiles.hpp"
 
