@@ -2,8 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
 
 #include "experiments/backends.hpp"
 #include "optimized/algorithms/registry.hpp"
@@ -47,15 +51,41 @@ int list_text() {
   return kOk;
 }
 
+// The status table of README.md. It tells what the project has, whatever this build left out.
+int list_markdown() {
+  constexpr std::array kColumns{"thread", "mpi", "cuda", "emulated", "sim"};
+  std::string head = "| algorithm | reference |", rule = "| --- | --- |";
+  std::string cells = " checked |";
+  for (const char* column : kColumns) {
+    const auto named = [&](const BackendInfo& backend) {
+      return std::string_view(backend.name) == column;
+    };
+    head += fmt::format(" {} |", column);
+    rule += " --- |";
+    cells += std::any_of(backends().begin(), backends().end(), named) ? " fwd, bwd |" : " – |";
+  }
+  fmt::print("{}\n{}\n", head, rule);
+  for (const Algorithm* a : algorithms()) fmt::print("| `{}` |{}\n", a->id, cells);
+  return kOk;
+}
+
 }  // namespace
 
 void add_list(CLI::App& app, Command& command) {
   CLI::App* sub = app.add_subcommand("list", "Algorithms, back-ends and directions");
-  const auto json = std::make_shared<bool>(false);
-  sub->add_flag("--json", *json, "Machine-readable output");
+  struct Options {
+    bool json = false, markdown = false;
+  };
+  const auto o = std::make_shared<Options>();
+  CLI::Option* json = sub->add_flag("--json", o->json, "Machine-readable output");
+  sub->add_flag("--markdown", o->markdown, "The status table of README.md")->excludes(json);
   sub->footer("Example: seqpar list --json");
-  sub->callback(
-      [&command, json] { command.run = [json] { return *json ? list_json() : list_text(); }; });
+  sub->callback([&command, o] {
+    command.run = [o] {
+      if (o->json) return list_json();
+      return o->markdown ? list_markdown() : list_text();
+    };
+  });
 }
 
 }  // namespace sp

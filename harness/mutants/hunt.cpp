@@ -5,6 +5,13 @@
 
 namespace sp {
 
+std::vector<Mutant> all_mutants() {
+  std::vector<Mutant> all = kernel_mutants();
+  for (const auto& more : {mask_mutants(), message_mutants()})
+    all.insert(all.end(), more.begin(), more.end());
+  return all;
+}
+
 std::vector<MutantVerdict> hunt(const Mutant& mutant, std::int64_t most_cases, std::uint64_t seed) {
   // Lost messages end in a time-out, which is a kill; real waits of these small cases take ms.
   const auto backend = make_thread_backend(std::chrono::milliseconds(1500));

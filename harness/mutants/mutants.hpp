@@ -26,7 +26,9 @@ struct Mutant {
 };
 
 std::vector<Mutant> kernel_mutants();
+std::vector<Mutant> mask_mutants();
 std::vector<Mutant> message_mutants();
+std::vector<Mutant> all_mutants();
 
 struct MutantVerdict {
   std::string algorithm;

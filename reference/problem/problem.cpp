@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -42,11 +43,15 @@ void require_tensor(const char* name, const HostTensor& tensor, DType dtype,
                       describe_shape(shape)));
   require(tensor.dtype() == dtype, fmt::format("tensor {} has type {}, expected {}", name,
                                                name_of(tensor.dtype()), name_of(dtype)));
-  for (std::int64_t i = 0; i < tensor.size(); ++i) {
-    require(std::isfinite(tensor.at(i)),
-            fmt::format("tensor {} holds {} at element {}; inputs must be finite", name,
-                        tensor.at(i), i));
-  }
+  visit_dtype(dtype, [&]<class T>() {
+    const std::span<const T> values = tensor.as<T>();
+    const auto finite = [](T value) { return std::isfinite(static_cast<double>(widen(value))); };
+    const auto bad = std::find_if_not(values.begin(), values.end(), finite);
+    if (bad == values.end()) return;
+    const auto at = bad - values.begin();
+    require(false, fmt::format("tensor {} holds {} at element {}; inputs must be finite", name,
+                               tensor.at(at), at));
+  });
 }
 
 }  // namespace

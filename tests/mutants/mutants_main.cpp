@@ -10,10 +10,8 @@ int main(int argc, char** argv) {
   constexpr std::int64_t kMostCases = 400;
   constexpr std::uint64_t kSeed = 20;
   const std::string_view only = argc > 1 ? argv[1] : "";
-  std::vector<sp::Mutant> all = sp::kernel_mutants();
-  for (sp::Mutant& mutant : sp::message_mutants()) all.push_back(std::move(mutant));
   int mutants = 0, killed_mutants = 0;
-  for (const sp::Mutant& mutant : all) {
+  for (const sp::Mutant& mutant : sp::all_mutants()) {
     if (!only.empty() && only != mutant.id) continue;
     ++mutants;
     bool killed = true;

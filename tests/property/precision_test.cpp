@@ -52,7 +52,7 @@ double growth_of_error(const Algorithm& algorithm, std::int64_t N, int ranks, st
   return most;
 }
 
-class Error : public Everyone {
+class Precision : public Everyone {
  protected:
   void expect_no_growth(std::int64_t N, int ranks, std::uint64_t seeds) {
     const double growth = growth_of_error(*GetParam(), N, ranks, seeds);
@@ -64,14 +64,14 @@ class Error : public Everyone {
   }
 };
 
-TEST_P(Error, OfSixteenRanksIsThatOfOne) { expect_no_growth(192, 16, 4); }
+TEST_P(Precision, OfSixteenRanksIsThatOfOne) { expect_no_growth(192, 16, 4); }
 
-TEST_P(Error, OfSixtyFourRanksIsThatOfOne) {
+TEST_P(Precision, OfSixtyFourRanksIsThatOfOne) {
   const bool by_heads = !GetParam()->supports(Problem{}, {64, 4});  // 64 heads: shorter, for time
   expect_no_growth(by_heads ? 128 : 512, 64, 2);
 }
 
-INSTANTIATE_TEST_SUITE_P(Registry, Error, testing::ValuesIn(algorithms()), id_of);
+INSTANTIATE_TEST_SUITE_P(Registry, Precision, testing::ValuesIn(algorithms()), id_of);
 
 // Kernels that keep what is accumulated over blocks in bf16, as published implementations did.
 class CarryInBF16 final : public KernelsDecorator {
