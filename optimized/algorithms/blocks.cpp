@@ -57,8 +57,7 @@ std::int64_t storage_bytes(const Problem& problem, std::int64_t bytes) {
 }
 
 Forward finish(Context& ctx, const Shards& in, const Partial& accumulated) {
-  return {to_storage(ctx, accumulated.out, in.problem.dtype, "out"),
-          accumulated.lse, {}};
+  return {to_storage(ctx, accumulated.out, in.problem.dtype, "out"), accumulated.lse, {}};
 }
 
 Tensor delta_of(Context& ctx, const Tensor& d_out, const Tensor& out) {
