@@ -109,6 +109,23 @@ std::vector<int> parse_ranks(const std::string& text) {
   return ranks;
 }
 
+std::string refuse_empty(const std::string& text) {
+  return text.empty() ? "the value is empty" : "";
+}
+
+std::string refuse_negative(const std::string& text) {
+  return text.starts_with('-') ? fmt::format("'{}' is negative; allowed: 0 or more", text) : "";
+}
+
+std::string refuse_no_time(const std::string& text) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool good = error == std::errc() && end == text.data() + text.size();
+  return good && value >= 0.001 && value <= 1e6
+             ? ""
+             : fmt::format("'{}' is not a time limit; allowed: 0.001 to 1e6 seconds", text);
+}
+
 std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
   std::string best;
   std::size_t least = std::max<std::size_t>(2, word.size() / 3) + 1;

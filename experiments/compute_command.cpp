@@ -57,7 +57,7 @@ void add_compute(CLI::App& app, Command& command) {
                   "Ranks per node, for algorithms with a mesh")
       ->capture_default_str();
   sub->add_option("--timeout", options->time_limit_s, "Longest wait for a message, in seconds")
-      ->check(CLI::Range(0.001, 1e6))
+      ->check(refuse_no_time)
       ->capture_default_str();
   sub->add_option("problem", options->problem, "Problem file (data/README.md)")->required();
   sub->add_option("result", options->result, "Result file to write")->required();

@@ -76,6 +76,11 @@ int run(int argc, char** argv) {
   add_compute(app, command);
   add_check(app, command);
   add_env(app, command);
+  for (CLI::App* sub : app.get_subcommands({})) {
+    for (CLI::Option* option : sub->get_options()) {
+      if (option->get_type_size() > 0) option->check(refuse_empty);  // not for flags
+    }
+  }
   try {
     app.parse(argc, argv);
     return command.run();

@@ -216,14 +216,18 @@ void add_verify(CLI::App& app, Command& command) {
                   "Ranks per node, for algorithms with a mesh (else drawn)")
       ->check(CLI::Range(1, 1 << 20));
   sub->add_option("--cases", o->cases, "Problems per algorithm")->capture_default_str();
-  sub->add_option("--seed", o->seed, "Seed of the drawn problems")->capture_default_str();
-  sub->add_option("--case", o->only_case, "Run only this case of the seed's stream");
+  sub->add_option("--seed", o->seed, "Seed of the drawn problems")
+      ->check(refuse_negative)
+      ->capture_default_str();
+  sub->add_option("--case", o->only_case, "Run only this case of the seed's stream")
+      ->check(refuse_negative);
   sub->add_option("--timeout", o->time_limit_s, "Longest wait for a message, in seconds")
-      ->check(CLI::Range(0.001, 1e6))
+      ->check(refuse_no_time)
       ->capture_default_str();
   sub->add_flag("--forward-only", o->forward_only, "Skip the backward pass");
   sub->add_flag("--checked", o->checked, "Find buffers touched in flight; poison and fence memory");
-  sub->add_option("--chaos", o->chaos, "Delay and reorder message completion, from this seed");
+  sub->add_option("--chaos", o->chaos, "Delay and reorder message completion, from this seed")
+      ->check(refuse_negative);
   sub->add_option("--out", o->out, "Also write the table to this run file (HDF5)");
   sub->add_flag("--json", o->json, "Machine-readable output");
   add_problem_options(*sub, *o);

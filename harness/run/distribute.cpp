@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "harness/run/distribute.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 namespace sp {
@@ -93,8 +94,9 @@ Shards scatter(const Problem& problem, const Inputs& inputs, const Layout& layou
   if (problem.projected > 0) {
     const auto as_tokens = [&](const HostTensor& projection) {  // [N, K'] as [1, N, 1, K']
       HostTensor whole(projection.dtype(), {1, s.N, 1, problem.projected});
-      std::memcpy(whole.data(), projection.data(),
-                  static_cast<std::size_t>(whole.size()) * size_of(whole.dtype()));
+      std::copy_n(projection.data(),
+                  static_cast<std::size_t>(whole.size()) * size_of(whole.dtype()),
+                  whole.data());  // no memcpy: both are null where N = 0
       return whole;
     };
     shards.projection_k = scatter(as_tokens(inputs.projection_k), tokens, memory, "projection_k");

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <memory>
+#include <utility>
 
 #include "harness/compare/diagnose.hpp"
 #include "harness/compare/oracle.hpp"
@@ -101,6 +102,37 @@ Failure describe_failure(const Algorithm& algorithm, const VerifyOptions& option
   return {index, smallest, what, std::move(message)};
 }
 
+// Draws case `index` for one algorithm and enters the outcome into its report.
+void meet(Backend& backend, const VerifyOptions& options, const Pins& pins, std::uint64_t index,
+          AlgorithmReport& report, std::unique_ptr<Prepared>& memo) {
+  const Algorithm& algorithm = *report.algorithm;
+  std::string what;
+  bool skipped = false, first = true;  // the case itself comes first, then its smaller ones
+  const auto fails = [&](const Case& drawn) {
+    validate(drawn.problem);
+    validate(drawn.world, backend);
+    const bool itself = std::exchange(first, false);
+    if (const Support support = algorithm.supports(drawn.problem, drawn.world); !support) {
+      skipped = skipped || itself;
+      if (itself) report.skip_reason = support.error().reason;
+      return false;
+    }
+    const CaseReport result = check(backend, options.rig, algorithm, drawn, options.backward, memo);
+    if (!result.message.empty()) {
+      what = result.message;
+      return true;
+    }
+    const TensorVerdict* worst = result.verdict.worst();
+    const bool higher = worst != nullptr && worst->ratio > report.worst.ratio;
+    if (worst != nullptr && (report.worst.worst < 0 || higher)) report.worst = *worst;
+    return false;
+  };
+  const std::optional<Case> smallest =
+      find_failure(pins, algorithm.family, options.seed, index, options.most_shrinks, fails);
+  if (smallest) report.failure = describe_failure(algorithm, options, index, *smallest, what);
+  ++(skipped ? report.skipped : report.cases);
+}
+
 }  // namespace
 
 CaseReport check_case(Backend& backend, const Rig& rig, const Algorithm& algorithm,
@@ -121,51 +153,22 @@ std::vector<AlgorithmReport> verify(
   }
   Pins pins = options.pins;
   pins.most_ranks = std::min(pins.most_ranks, backend.most_ranks());
-  const std::int64_t total = options.cases * static_cast<std::int64_t>(reports.size());
-  std::int64_t done = 0;
-  std::unique_ptr<Prepared> memo;
   const auto finished = [&](const AlgorithmReport& report) {
     return report.failure || report.cases == options.cases;
   };
+  const std::int64_t total = options.cases * static_cast<std::int64_t>(reports.size());
+  std::unique_ptr<Prepared> memo;
   for (std::int64_t draw = 0; draw < options.cases * kMostDrawsPerCase; ++draw) {
-    const std::uint64_t index = options.first_case + static_cast<std::uint64_t>(draw);
-    bool all_finished = true;
+    std::int64_t done = 0;
     for (AlgorithmReport& report : reports) {
-      if (finished(report)) continue;
-      all_finished = false;
-      const Algorithm& algorithm = *report.algorithm;
-      std::string what;
-      bool skipped = false, first = true;
-      const auto fails = [&](const Case& drawn) {
-        validate(drawn.problem);
-        validate(drawn.world, backend);
-        const Support support = algorithm.supports(drawn.problem, drawn.world);
-        if (!support) {
-          if (first) report.skip_reason = support.error().reason;
-          skipped = skipped || first;
-          first = false;
-          return false;
-        }
-        first = false;
-        const CaseReport result =
-            check(backend, options.rig, algorithm, drawn, options.backward, memo);
-        if (!result.message.empty()) {
-          what = result.message;
-          return true;
-        }
-        const TensorVerdict* worst = result.verdict.worst();
-        if (worst != nullptr && (report.worst.worst < 0 || worst->ratio > report.worst.ratio))
-          report.worst = *worst;
-        return false;
-      };
-      const std::optional<Case> smallest =
-          find_failure(pins, algorithm.family, options.seed, index, options.most_shrinks, fails);
-      if (smallest) report.failure = describe_failure(algorithm, options, index, *smallest, what);
-      ++(skipped ? report.skipped : report.cases);
-      if (!skipped) ++done;
-      if (progress) progress(done, total);
+      if (!finished(report)) {
+        const std::uint64_t index = options.first_case + static_cast<std::uint64_t>(draw);
+        meet(backend, options, pins, index, report, memo);
+      }
+      done += finished(report) ? options.cases : report.cases;
     }
-    if (all_finished) break;
+    if (progress) progress(done, total);
+    if (done == total) break;
   }
   return reports;
 }

@@ -71,8 +71,10 @@ void validate(const Problem& problem) {
   require_elements("q", s.B, s.N, s.H, s.D);
   require_elements("out", s.B, s.N, s.H, s.E);
   require(std::isfinite(problem.scale), "scale must be finite");
-  require(problem.mask.window >= 0,
-          fmt::format("window = {} is negative; allowed: 1 or more, or none", problem.mask.window));
+  // Bounded, so that position + window stays below 2^63.
+  require(problem.mask.window >= 0 && problem.mask.window <= kMaxExtent,
+          fmt::format("window = {} is out of range; allowed: 1..{}, or none", problem.mask.window,
+                      kMaxExtent));
   require(problem.dtype != DType::kI32, "i32 is not a tensor type; allowed: f32, bf16, f16, f64");
   const std::size_t ids = problem.mask.segment_ids.size();
   require(ids == 0 || static_cast<std::int64_t>(ids) == s.B * s.N,
