@@ -10,6 +10,7 @@ namespace {
 
 constexpr double kOutFactor = 2, kGradientFactor = 3;  // times the error of the naive version
 constexpr double kMerge = 8, kSampled = 64;            // times w (1 + L)
+constexpr double kProducts = 4;                        // times w, of dp and delta
 
 double largest(const HostTensor& tensor) {
   double most = 0;
@@ -43,59 +44,79 @@ double largest_row_sum(const HostTensor& tensor) {
   return most;
 }
 
+// max over tokens n of the sum over batch, heads and size of |x[b, n, h, d]|
+double largest_token_sum(const HostTensor& x) {
+  const std::int64_t N = x.extent(1), width = x.extent(2) * x.extent(3);
+  std::vector<double> sums(static_cast<std::size_t>(N));
+  for (std::int64_t i = 0; i < x.size(); ++i) {
+    sums[static_cast<std::size_t>(i / width % N)] += std::fabs(x.at(i));
+  }
+  return sums.empty() ? 0 : *std::max_element(sums.begin(), sums.end());
+}
+
 Limits derive(const Problem& problem, const Inputs& inputs, const Outputs& exact,
-              const Outputs& naive, int roundings, bool exact_case, double merge_factor) {
+              const NaiveOutputs& naive, int roundings, bool exact_case, double merge_factor) {
   const double u = unit_roundoff(problem.dtype);
   const double w = unit_roundoff(accumulator_of(problem.dtype));
   const double subnormal = problem.dtype == DType::kF16 ? 0x1p-25 : 0;
-  const double merge = merge_factor * w * (1 + largest(exact.lse));
-  const double V = largest(inputs.v);
+  const double weights = merge_factor * w * (1 + largest(exact.lse));  // relative, of a probability
   const auto limit = [&](const HostTensor& naive_tensor, const HostTensor& exact_tensor,
-                         double factor, double size) {
-    return Limit{
-        u, factor * naive_error(naive_tensor, exact_tensor) + merge * size + roundings * subnormal,
-        exact_case};
+                         double factor, double floor) {
+    const double naive_part = factor * naive_error(naive_tensor, exact_tensor);
+    return Limit{u, naive_part + floor + roundings * subnormal, exact_case};
   };
+  const double V = naive.largest_value, K = naive.largest_key;
   Limits limits;
-  limits.out = limit(naive.out, exact.out, kOutFactor, V);
-  limits.out.absolute += (roundings - 1) * u * V;
-  limits.lse = {w, kOutFactor * naive_error(naive.lse, exact.lse) + merge, false};
+  limits.out = limit(naive.out, exact.out, kOutFactor, ((roundings - 1) * u + weights) * V);
+  limits.lse = {w, kOutFactor * naive_error(naive.lse, exact.lse) + weights, false};
   if (inputs.d_out.absent()) return limits;
-  const double gradient = kGradientFactor * roundings;
 
-  // C: errors of the queries and heads that one key collects add up like a random walk.
-  const Shape& s = problem.shape;
-  const double C = std::sqrt(static_cast<double>(std::max<std::int64_t>(s.N, 1) * (s.H / s.G)));
-  const double X = 2 * largest_row_sum(inputs.d_out) * V;
-  const double K = largest(inputs.k), Q = largest(inputs.q), scale = std::fabs(problem.scale);
-  limits.d_q = limit(naive.d_q, exact.d_q, gradient, scale * K * X);
-  limits.d_k = limit(naive.d_k, exact.d_k, gradient, scale * Q * X * C);
-  limits.d_v = limit(naive.d_v, exact.d_v, gradient, largest(inputs.d_out) * C);
-  if (problem.projected > 0) {
-    const double B = static_cast<double>(s.B * s.G * std::max(s.D, s.E));
-    limits.d_projection_k =
-        limit(naive.d_projection_k, exact.d_projection_k, gradient, scale * Q * X * C * K * B);
-    limits.d_projection_v = limit(naive.d_projection_v, exact.d_projection_v, gradient,
-                                  largest(inputs.d_out) * C * V * B);
-    // Projected keys and values replace k and v: their size is that of a projection of all tokens.
-    const double PK = largest_row_sum(inputs.projection_k),
-                 PV = largest_row_sum(inputs.projection_v);
-    limits.d_k = limit(naive.d_k, exact.d_k, gradient, scale * Q * X * C * PK);
-    limits.d_v = limit(naive.d_v, exact.d_v, gradient, largest(inputs.d_out) * C * PV);
+  const double Q = largest(inputs.q), dO = largest(inputs.d_out);
+  const double row = naive.d_scores_per_query, column = naive.d_scores_per_key;
+  const double p = naive.probability_per_key;
+  const double products =
+      kProducts * w * std::fabs(problem.scale) * largest_row_sum(inputs.d_out) * V;
+  const double factor = kGradientFactor * roundings;
+  const double d_q = weights * 2 * row * K + products * K;
+  double d_k = weights * (column + p * row) * Q + products * p * Q;
+  double d_v = weights * p * dO;
+  if (problem.projected > 0) {  // these are of the projected keys and values: carry them back
+    limits.d_projection_k = limit(naive.d_projection_k, exact.d_projection_k, factor,
+                                  d_k * largest_token_sum(inputs.k));
+    limits.d_projection_v = limit(naive.d_projection_v, exact.d_projection_v, factor,
+                                  d_v * largest_token_sum(inputs.v));
+    d_k *= largest_row_sum(inputs.projection_k);
+    d_v *= largest_row_sum(inputs.projection_v);
   }
+  limits.d_q = limit(naive.d_q, exact.d_q, factor, d_q);
+  limits.d_k = limit(naive.d_k, exact.d_k, factor, d_k);
+  limits.d_v = limit(naive.d_v, exact.d_v, factor, d_v);
   return limits;
 }
 
 }  // namespace
 
 Limits limits_for(const Problem& problem, const Inputs& inputs, const Outputs& exact,
-                  const Outputs& naive, int roundings, bool exact_case) {
+                  const NaiveOutputs& naive, int roundings, bool exact_case) {
   return derive(problem, inputs, exact, naive, roundings, exact_case, kMerge);
 }
 
 Limits sampled_limits_for(const Problem& problem, const Inputs& inputs, const Outputs& exact,
                           int roundings, bool exact_case) {
-  return derive(problem, inputs, exact, exact, roundings, exact_case, kSampled);
+  // Without a naive run the sums are bounded: |dp - delta| by 2 X, what a key collects by a random
+  // walk over its queries and heads.
+  const Shape& s = problem.shape;
+  NaiveOutputs bounds;
+  static_cast<Outputs&>(bounds) = exact;
+  bounds.largest_key = largest(inputs.k);
+  bounds.largest_value = largest(inputs.v);
+  if (!inputs.d_out.absent()) {
+    bounds.probability_per_key = std::sqrt(static_cast<double>(s.N * (s.H / s.G)));
+    bounds.d_scores_per_query =
+        2 * std::fabs(problem.scale) * largest_row_sum(inputs.d_out) * bounds.largest_value;
+    bounds.d_scores_per_key = bounds.d_scores_per_query * bounds.probability_per_key;
+  }
+  return derive(problem, inputs, exact, bounds, roundings, exact_case, kSampled);
 }
 
 }  // namespace sp

@@ -7,7 +7,9 @@
 // tensor       relative  absolute
 // out          u         2 naive + (r-1) u V + 8 w (1 + L) V
 // lse          w         2 naive + 8 w (1 + L)
-// d_q d_k d_v  u         3 r naive + 8 w (1 + L) S
+// d_q          u         3 r naive + 8 w (1 + L) 2 R K + 4 w X K
+// d_k          u         3 r naive + 8 w (1 + L) (C + p R) Q + 4 w X p Q
+// d_v          u         3 r naive + 8 w (1 + L) p max |d_out|
 // exact case   every tensor but lse: equal to the reference rounded once to storage
 //
 // naive      Largest error of the naive version in the accumulator type (harness/compare/naive.hpp)
@@ -23,18 +25,21 @@
 //            the weights of a merge by w L; a merge takes four such roundings and the errors of a
 //            chain of merges are weighted by ever smaller weights, hence a constant, not the number
 //            of ranks. The same term covers naive errors that are zero by chance.
-// S          Natural size of a gradient: of d_q, scale max|k| X with X = 2 max_i sum_e |d_out| V;
-//            of d_k, scale max|q| X C; of d_v, max|d_out| C, with C = sqrt(N H/G): the rounding
-//            errors of the up to N H/G queries that a key collects add up like a random walk.
+// R C p      What a small factor on every probability does to the gradients, from sums that the
+//            naive run takes: R the largest sum over keys of |d_score| of a query, C that over
+//            queries of a key, p the largest sum of probabilities of a key. d_score = scale p (dp - delta), and
+//            delta moves by at most R with it. K, Q: max |k|, max |q|.
+// X          scale max_i sum_e |d_out| V: dp and delta are sums of E products each, and where they
+//            cancel (a query with one key) all that is left is their rounding.
 // sampled    Where the reference is sampled there is no naive run: 64 w (1 + L) stands for it and
-//            for merging. Measured over lengths up to 32K tokens the errors stay below a quarter of
-//            it.
+//            for merging, and R, C, p are bounded. Measured over lengths up to 32K tokens the
+//            errors stay below a quarter of it.
 // subnormal  f16 results round absolutely: r times half of 2^-24 is added to every absolute limit
 //            of f16 storage.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "reference/problem/problem.hpp"
+#include "harness/compare/naive.hpp"
 
 namespace sp {
 
@@ -50,7 +55,7 @@ struct Limits {
 
 // `exact` is the double reference and `naive` the yardstick for the same problem.
 Limits limits_for(const Problem& problem, const Inputs& inputs, const Outputs& exact,
-                  const Outputs& naive, int roundings, bool exact_case);
+                  const NaiveOutputs& naive, int roundings, bool exact_case);
 
 // The same for sampled rows, without a yardstick.
 Limits sampled_limits_for(const Problem& problem, const Inputs& inputs, const Outputs& exact,

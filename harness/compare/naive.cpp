@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "harness/compare/naive.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
@@ -131,11 +132,22 @@ struct Naive {
 
   struct Gradients {
     Array q, k, v;
+    std::vector<double> per_query, per_key, probability;  // sums of |d_score|, |d_score| and p
   };
+
+  static double largest(const auto& values) {
+    double most = 0;
+    for (const auto value : values) most = std::max(most, std::fabs(static_cast<double>(value)));
+    return most;
+  }
 
   Gradients backward(const Array& q, const Array& k, const Array& v, const Array& out,
                      const Array& lse, const Array& d_out) const {
-    Gradients d{Array(q.size()), Array(k.size()), Array(v.size())};
+    const auto queries = static_cast<std::size_t>(s.B * s.N * s.H);
+    const auto keys = static_cast<std::size_t>(s.B * M * s.G);
+    Gradients d{Array(q.size()),           Array(k.size()),
+                Array(v.size()),           std::vector<double>(queries),
+                std::vector<double>(keys), std::vector<double>(keys)};
     Array row = zeros(M, 1);
     for (int64_t b = 0; b < s.B; ++b)
       for (int64_t h = 0; h < s.H; ++h)
@@ -155,6 +167,9 @@ struct Naive {
               d.v.data()[key * s.E + c] += p * d_out.data()[query * s.E + c];
             }
             const T d_score = static_cast<T>(problem.scale) * (p * (d_p - delta));
+            d.per_query[static_cast<std::size_t>(query)] += std::fabs(d_score);
+            d.per_key[static_cast<std::size_t>(key)] += std::fabs(d_score);
+            d.probability[static_cast<std::size_t>(key)] += p;
             for (int64_t c = 0; c < s.D; ++c) {
               d.q.data()[query * s.D + c] += d_score * k.data()[key * s.D + c];
               d.k.data()[key * s.D + c] += d_score * q.data()[query * s.D + c];
@@ -164,7 +179,7 @@ struct Naive {
     return d;
   }
 
-  Outputs run(const Inputs& inputs) const {
+  NaiveOutputs run(const Inputs& inputs) const {
     const bool projected = problem.projected > 0;
     const int64_t k_width = s.G * s.D, v_width = s.G * s.E;
     const Array q = load(inputs.q), x_k = load(inputs.k), x_v = load(inputs.v);
@@ -173,12 +188,17 @@ struct Naive {
     const Array v = projected ? project(x_v, projection_v, v_width) : x_v;
     Array out = zeros(s.B, s.N, s.H, s.E), lse = zeros(s.B, s.H, s.N);
     forward(q, k, v, out, lse);
-    Outputs result;
+    NaiveOutputs result;
+    result.largest_key = largest(k);
+    result.largest_value = largest(v);
     result.out = store(out, {s.B, s.N, s.H, s.E});
     result.lse = store(lse, {s.B, s.H, s.N});
     if (inputs.d_out.absent()) return result;
 
     const Gradients d = backward(q, k, v, out, lse, load(inputs.d_out));
+    result.d_scores_per_query = largest(d.per_query);
+    result.d_scores_per_key = largest(d.per_key);
+    result.probability_per_key = largest(d.probability);
     result.d_q = store(d.q, {s.B, s.N, s.H, s.D});
     result.d_k = store(projected ? project_backward_x(d.k, projection_k, k_width) : d.k,
                        {s.B, s.N, s.G, s.D});
@@ -194,7 +214,7 @@ struct Naive {
 
 }  // namespace
 
-Outputs naive_attention(const Problem& problem, const Inputs& inputs) {
+NaiveOutputs naive_attention(const Problem& problem, const Inputs& inputs) {
   if (accumulator_of(problem.dtype) == DType::kF64) return Naive<double>{problem}.run(inputs);
   return Naive<float>{problem}.run(inputs);
 }

@@ -28,7 +28,8 @@ class Oracle {
   const Inputs& inputs_;
   bool exact_case_;
   std::vector<std::int64_t> tokens_;
-  Outputs exact_, naive_;
+  Outputs exact_;
+  NaiveOutputs naive_;
 };
 
 // Above this many multiply-adds the reference is sampled: about 10 s of the double reference on one
