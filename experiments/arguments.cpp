@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <numeric>
+#include <optional>
 
 #include "optimized/algorithms/registry.hpp"
 #include "reference/problem/error.hpp"
@@ -27,14 +28,22 @@ std::vector<std::string> split(const std::string& text, char separator) {
   return parts;
 }
 
-int parse_rank(const std::string& text) {
-  int value = 0;
+// The whole text as a number, or nothing.
+template <class T>
+std::optional<T> parse_whole(const std::string& text) {
+  T value{};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || value < 1) {
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+int parse_rank(const std::string& text) {
+  const std::optional<int> value = parse_whole<int>(text);
+  if (!value || *value < 1) {
     refuse(
         fmt::format("ranks '{}' is not a number of ranks; allowed: 8, 2,4,8, 1..9, 8:64:*2", text));
   }
-  return value;
+  return *value;
 }
 
 void append_range(std::vector<int>& ranks, const std::string& text) {
@@ -113,15 +122,15 @@ std::string refuse_empty(const std::string& text) {
   return text.empty() ? "the value is empty" : "";
 }
 
-std::string refuse_negative(const std::string& text) {
-  return text.starts_with('-') ? fmt::format("'{}' is negative; allowed: 0 or more", text) : "";
+std::string refuse_no_seed(const std::string& text) {
+  return parse_whole<std::uint64_t>(text)
+             ? ""
+             : fmt::format("'{}' is not a number from 0 to 2^64 - 1", text);
 }
 
 std::string refuse_no_time(const std::string& text) {
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  const bool good = error == std::errc() && end == text.data() + text.size();
-  return good && value >= 0.001 && value <= 1e6
+  const std::optional<double> value = parse_whole<double>(text);
+  return value && *value >= 0.001 && *value <= 1e6
              ? ""
              : fmt::format("'{}' is not a time limit; allowed: 0.001 to 1e6 seconds", text);
 }

@@ -19,8 +19,8 @@ std::vector<int> parse_ranks(const std::string& text);
 std::vector<const Algorithm*> parse_algorithms(const std::string& text);
 // Checks for CLI11, which lets these pass: the complaint, or nothing.
 std::string refuse_empty(const std::string& text);
-std::string refuse_negative(const std::string& text);  // else -1 becomes 2^64 - 1
-std::string refuse_no_time(const std::string& text);   // a time limit: 0.001 to 1e6 seconds
+std::string refuse_no_seed(const std::string& text);  // else -1 and 2^64 become 2^64 - 1
+std::string refuse_no_time(const std::string& text);  // a time limit: 0.001 to 1e6 seconds
 // The candidate with the smallest edit distance; empty if none is near.
 std::string nearest(const std::string& word, const std::vector<std::string>& candidates);
 

@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <new>
 
@@ -83,7 +86,12 @@ int run(int argc, char** argv) {
   }
   try {
     app.parse(argc, argv);
-    return command.run();
+    const int code = command.run();
+    // An answer that did not get out is not good.
+    if (std::fflush(stdout) != 0)
+      return complain(command, kEnvironmentError,
+                      fmt::format("cannot write to standard output: {}", std::strerror(errno)));
+    return code;
   } catch (const CLI::CallForHelp& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {

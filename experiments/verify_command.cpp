@@ -132,9 +132,10 @@ void print_json(const VerificationTable& table, const std::vector<AlgorithmRepor
 }
 
 int verify_command(const Options& o, Command& command) {
-  if (o.cases < 1)
+  constexpr std::int64_t kMostCases = 1'000'000'000;  // CLI11 turns larger numbers into 2^63 - 1
+  if (o.cases < 1 || o.cases > kMostCases)
     throw Error(ErrorKind::kUsage,
-                fmt::format("--cases {} is impossible; allowed: 1 or more", o.cases));
+                fmt::format("--cases {} is impossible; allowed: 1..{}", o.cases, kMostCases));
   VerifyOptions options;
   options.algorithms = parse_algorithms(o.algorithm);
   options.pins = pins_of(o, options.repeat_flags);
@@ -217,17 +218,17 @@ void add_verify(CLI::App& app, Command& command) {
       ->check(CLI::Range(1, 1 << 20));
   sub->add_option("--cases", o->cases, "Problems per algorithm")->capture_default_str();
   sub->add_option("--seed", o->seed, "Seed of the drawn problems")
-      ->check(refuse_negative)
+      ->check(refuse_no_seed)
       ->capture_default_str();
   sub->add_option("--case", o->only_case, "Run only this case of the seed's stream")
-      ->check(refuse_negative);
+      ->check(refuse_no_seed);
   sub->add_option("--timeout", o->time_limit_s, "Longest wait for a message, in seconds")
       ->check(refuse_no_time)
       ->capture_default_str();
   sub->add_flag("--forward-only", o->forward_only, "Skip the backward pass");
   sub->add_flag("--checked", o->checked, "Find buffers touched in flight; poison and fence memory");
   sub->add_option("--chaos", o->chaos, "Delay and reorder message completion, from this seed")
-      ->check(refuse_negative);
+      ->check(refuse_no_seed);
   sub->add_option("--out", o->out, "Also write the table to this run file (HDF5)");
   sub->add_flag("--json", o->json, "Machine-readable output");
   add_problem_options(*sub, *o);

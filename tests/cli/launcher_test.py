@@ -1,0 +1,217 @@
+"""The launcher, in a copy of the top folder with a space in its name and with stand-ins for tools.
+
+Usage: launcher_test.py ROOT. The stand-ins are a few lines of shell that note how they were called:
+nothing is installed and nothing is compiled. SPDX-License-Identifier: Apache-2.0
+"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(sys.argv[1])
+
+# A build makes a program that shows its words, its name, and ends with 7.
+CMAKE = r"""#!/bin/bash
+echo "cmake $*" >>"$NOTES"
+if [[ $1 == --preset || $1 == --fresh ]]; then
+  if [[ -n ${BROKEN:-} ]]; then echo "no such library"; exit 1; fi
+  mkdir -p build/release/experiments
+  echo "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" >build/release/CMakeCache.txt
+  touch build/release/build.ninja
+else
+  if [[ -n ${BROKEN_SOURCE:-} ]]; then echo "error: expected ';'"; exit 1; fi
+  printf '#!/bin/bash\nprintf "<%%s>" "$@"\nexit 7\n' >"$2/experiments/seqpar"
+  chmod +x "$2/experiments/seqpar"
+  sleep "${SLOW:-0}"
+  echo "[1/1] Linking it"
+fi
+"""
+DPKG_QUERY = r"""#!/bin/bash
+echo dpkg-query >>"$NOTES"
+for name in "$@"; do
+  case $name in -*|'${'*) ;; *) [[ " $ABSENT " == *" $name "* ]] || echo "$name installed" ;; esac
+done
+"""
+APT_GET = r"""#!/bin/bash
+echo "apt-get $*" >>"$NOTES"
+exit "${APT_EXIT:-0}"
+"""
+CTEST = r"""#!/bin/bash
+echo "ctest $*" >>"$NOTES"
+while (($#)); do if [[ $1 == --output-junit ]]; then report=$2; fi; shift; done
+printf '\t%s\n' 'disabled="0"' >"$report"
+printf '\ttests="%s"\n\tfailures="%s"\n\tskipped="%s"\n' $TESTS >>"$report"
+mkdir -p "${report%/*}/Testing/Temporary"
+printf 'mutants: 5 killed of 5\nmore\n' >"${report%/*}/Testing/Temporary/LastTest.log"
+exit "${CTEST_EXIT:-0}"
+"""
+
+
+class Launcher(unittest.TestCase):
+    def setUp(self):
+        self.temporary = tempfile.TemporaryDirectory()
+        self.top = pathlib.Path(self.temporary.name).resolve() / "a copy of seqpar"
+        tools = self.top / "tools"
+        tools.mkdir(parents=True)
+        for name in ("seqpar", "CMakePresets.json"):
+            shutil.copy(ROOT / name, self.top)
+        stand_ins = {"cmake": CMAKE, "dpkg-query": DPKG_QUERY, "apt-get": APT_GET, "ctest": CTEST}
+        stand_ins["id"] = "#!/bin/bash\necho ${USER_ID:-0}\n"
+        stand_ins["sudo"] = "#!/bin/bash\n[[ $1 == -n ]] && exit 1\n"
+        for name, text in stand_ins.items():
+            (tools / name).write_text(text)
+            (tools / name).chmod(0o755)
+        self.notes = self.top / "notes"
+        mpi = ("OMPI_", "PMI", "SLURM_")
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(mpi)}
+        self.environment.update(PATH=f"{tools}:{os.environ['PATH']}", NOTES=str(self.notes))
+        self.environment.update(ABSENT="", TESTS="12 0 0")
+
+    def tearDown(self):
+        self.temporary.cleanup()
+
+    def run_launcher(self, *words, **environment):
+        self.notes.write_text("")
+        return subprocess.run(
+            [str(self.top / "seqpar"), *words],
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**self.environment, **environment},
+        )
+
+    def noted(self):
+        return self.notes.read_text().splitlines()
+
+    def test_builds_then_passes_words_and_exit_code(self):
+        done = self.run_launcher("verify", "two words", "", "--x=*")
+        self.assertEqual((done.returncode, done.stdout), (7, "<verify><two words><><--x=*>"))
+        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+        self.assertRegex(done.stderr, "^seqpar: building release")
+
+    def test_a_second_run_says_nothing_and_asks_no_package_manager(self):
+        self.run_launcher("list")
+        done = self.run_launcher("list")
+        self.assertEqual((done.returncode, done.stdout), (7, "<list>"))
+        self.assertNotIn("dpkg-query", self.noted())
+        self.assertEqual([n for n in self.noted() if "--preset" in n], [])
+
+    def test_through_a_link(self):
+        link = pathlib.Path(self.temporary.name) / "link"
+        link.symlink_to(self.top / "seqpar")
+        done = subprocess.run([link, "list"], capture_output=True, text=True, env=self.environment)
+        self.assertEqual((done.returncode, done.stdout), (7, "<list>"))
+
+    def test_installs_only_what_is_missing(self):
+        done = self.run_launcher("list", ABSENT="libfmt-dev mold")
+        self.assertEqual(done.returncode, 7, done.stderr)
+        self.assertIn("seqpar: installing libfmt-dev mold\n", done.stderr)
+        installs = [n for n in self.noted() if n.startswith("apt-get install")]
+        self.assertEqual(len(installs), 1)
+        self.assertTrue(installs[0].endswith("--no-install-recommends libfmt-dev mold"))
+
+    def test_missing_and_not_to_be_installed(self):
+        for environment in ({"APT_EXIT": "100"}, {"USER_ID": "1000"}):
+            with self.subTest(environment):
+                done = self.run_launcher("list", ABSENT="libfmt-dev mold", **environment)
+                self.assertEqual(done.returncode, 3)
+                last = done.stderr.splitlines()[-1]
+                self.assertRegex(last, "sudo apt-get install libfmt-dev mold$")
+                self.assertEqual([n for n in self.noted() if n.startswith("cmake")], [])
+
+    def test_optional_packages_may_be_missing(self):
+        done = self.run_launcher("list", ABSENT="mold libopenmpi-dev", USER_ID="1000")
+        self.assertEqual((done.returncode, done.stdout), (7, "<list>"))
+        self.assertIn("sudo apt-get install libopenmpi-dev mold", done.stderr)
+
+    def test_a_failed_build_shows_its_log(self):
+        for environment, said in (
+            ({"BROKEN": "1"}, "no such library"),
+            ({"BROKEN_SOURCE": "1"}, "error: expected ';'"),
+        ):
+            with self.subTest(said):
+                done = self.run_launcher("list", **environment)
+                self.assertEqual((done.returncode, done.stdout), (3, ""))
+                self.assertIn(said, done.stderr)
+                self.assertIn("build.log", done.stderr.splitlines()[-1])
+
+    def test_two_at_once_build_one_after_the_other(self):
+        one = subprocess.Popen(
+            [str(self.top / "seqpar"), "list"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**self.environment, "SLOW": "2"},
+        )
+        while "--build" not in (self.notes.read_text() if self.notes.exists() else ""):
+            self.assertIsNone(one.poll())
+        done = self.run_launcher("list")
+        self.assertIn("waiting for another build", done.stderr)
+        self.assertEqual(done.returncode, 7)
+        self.assertEqual((one.communicate()[0], one.returncode), (b"<list>", 7))
+
+    def test_a_moved_tree_is_configured_afresh(self):
+        self.run_launcher("list")
+        cache = self.top / "build/release/CMakeCache.txt"
+        cache.write_text("CMAKE_HOME_DIRECTORY:INTERNAL=/elsewhere\n")
+        self.assertEqual(self.run_launcher("list").returncode, 7)
+        self.assertIn("cmake --preset release --fresh", self.noted())
+
+    def test_ranks_neither_install_nor_build(self):
+        ranks = (
+            {"OMPI_COMM_WORLD_RANK": "0"},
+            {"PMI_RANK": "3"},
+            {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "4"},
+        )
+        for rank in ranks:
+            with self.subTest(rank):
+                shutil.rmtree(self.top / "build", ignore_errors=True)
+                done = self.run_launcher("verify", **rank)
+                self.assertEqual(done.returncode, 3)
+                self.assertIn("run ./seqpar list once first", done.stderr)
+                self.assertFalse((self.top / "build").exists())
+                self.run_launcher("list")
+                done = self.run_launcher("verify", "a b", **rank)
+                self.assertEqual((done.returncode, done.stdout), (7, "<verify><a b>"))
+                self.assertEqual(self.noted(), [])
+                self.assertEqual(self.run_launcher("test", **rank).returncode, 2)
+
+    def test_one_task_of_slurm_may_build(self):
+        done = self.run_launcher("list", SLURM_PROCID="0", SLURM_STEP_NUM_TASKS="1")
+        self.assertEqual(done.returncode, 7, done.stderr)
+
+    def test_test_counts_and_ends_with_the_mutants(self):
+        done = self.run_launcher("test", "--label", "unit,cli", "-R", "a b", TESTS="12 0 2")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        lines = done.stdout.splitlines()
+        self.assertEqual(lines[-2], "12 tests: 10 passed, 0 failed, 2 skipped")
+        self.assertEqual(lines[-1], "mutants: 5 killed of 5")
+        called = [n for n in self.noted() if n.startswith("ctest")][0]
+        self.assertTrue(called.endswith(" -L ^(unit|cli)$ -R a b"), called)
+        self.assertIn("--no-tests=error", called)
+        self.assertTrue(any("--target all" in n for n in self.noted()))
+
+    def test_a_failed_test_fails_the_launcher(self):
+        done = self.run_launcher("test", TESTS="12 3 0", CTEST_EXIT="8")
+        self.assertEqual(done.returncode, 8)
+        self.assertIn("12 tests: 9 passed, 3 failed, 0 skipped", done.stdout)
+
+    def test_skipping_everything_is_an_error(self):
+        done = self.run_launcher("test", TESTS="4 0 4")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("zero tests run", done.stderr)
+
+    def test_wrong_words_of_test(self):
+        self.assertEqual(self.run_launcher("test", "--preset", "fast").returncode, 2)
+        self.assertEqual(self.run_launcher("test", "--label").returncode, 2)
+        self.assertEqual(self.run_launcher("test", "--help").returncode, 0)
+        self.assertEqual(self.noted(), [])
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1])
