@@ -19,17 +19,6 @@
 namespace sp {
 namespace {
 
-// All ranks' rows of one tensor, in rank order, cut into the ranks' parts.
-std::vector<Tensor> parts_of(const Tensor& all, const Layout& layout) {
-  std::vector<Tensor> parts;
-  std::int64_t begin = 0;
-  for (int rank = 0; rank < layout.ranks(); ++rank) {
-    parts.push_back(all.rows(begin, begin + layout.count(rank)));
-    begin += layout.count(rank);
-  }
-  return parts;
-}
-
 struct Gathered {
   Tensor k, v;
   Tokens tokens;

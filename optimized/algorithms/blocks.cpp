@@ -72,6 +72,16 @@ Support softmax_only(const Problem& problem) {
   return tl::unexpected(Unsupported{"keys and values are projected along the length (Linformer)"});
 }
 
+std::vector<Tensor> parts_of(const Tensor& all, const Layout& layout) {
+  std::vector<Tensor> parts;
+  std::int64_t begin = 0;
+  for (int rank = 0; rank < layout.ranks(); ++rank) {
+    parts.push_back(all.rows(begin, begin + layout.count(rank)));
+    begin += layout.count(rank);
+  }
+  return parts;
+}
+
 std::int64_t largest_shard(const Layout& layout) {
   std::int64_t most = 0;
   for (int rank = 0; rank < layout.ranks(); ++rank) most = std::max(most, layout.count(rank));

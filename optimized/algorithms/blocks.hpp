@@ -37,6 +37,8 @@ Forward finish(Context& ctx, const Shards& in, const Partial& accumulated);
 Tensor delta_of(Context& ctx, const Tensor& d_out, const Tensor& out);
 
 Support softmax_only(const Problem& problem);  // refuses projected problems
+// Rows of all ranks' tokens, in rank order, cut into the ranks' parts.
+std::vector<Tensor> parts_of(const Tensor& all, const Layout& layout);
 std::int64_t largest_shard(const Layout& layout);
 // Pairs that the queries of `rank` see in the whole sequence: the work of an algorithm that keeps
 // its queries.

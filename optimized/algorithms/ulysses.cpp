@@ -37,16 +37,6 @@ std::vector<Tensor> by_peer(const Tensor& packed, int ranks) {
   return parts;
 }
 
-std::vector<Tensor> by_owner(const Tensor& heads, const Layout& layout) {
-  std::vector<Tensor> parts;
-  std::int64_t begin = 0;
-  for (int rank = 0; rank < layout.ranks(); ++rank) {
-    parts.push_back(heads.rows(begin, begin + layout.count(rank)));
-    begin += layout.count(rank);
-  }
-  return parts;
-}
-
 Tensor heads_of(const Tensor& tokens, int peer, int ranks) {
   const std::int64_t share = tokens.extent(2) / ranks;
   return tokens.slice(2, peer * share, (peer + 1) * share);
@@ -72,7 +62,7 @@ Resharding post_to_heads(Context& ctx, const Layout& layout, const Tensor& token
   for (int peer = 0; peer < P; ++peer) {
     ctx.kernels.copy(parts[static_cast<std::size_t>(peer)], heads_of(tokens, peer, P));
   }
-  moving.pending = ctx.comm.all_to_all(parts, by_owner(moving.heads, layout), {name, 0});
+  moving.pending = ctx.comm.all_to_all(parts, parts_of(moving.heads, layout), {name, 0});
   return moving;
 }
 
@@ -85,7 +75,7 @@ Tensor finish_to_heads(Resharding& moving) {
 Resharding post_to_tokens(Context& ctx, const Layout& layout, const Tensor& heads,
                           const Tensor& tokens, const char* name) {
   Resharding moving{allocate_packed(ctx, tokens), heads, {}};
-  moving.pending = ctx.comm.all_to_all(by_owner(heads, layout),
+  moving.pending = ctx.comm.all_to_all(parts_of(heads, layout),
                                        by_peer(moving.packed, ctx.comm.size()), {name, 0});
   return moving;
 }
