@@ -2,10 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstring>
 #include <vector>
 
 #include "optimized/kernels/kernels.hpp"
+#include "optimized/memory.hpp"
 
 namespace sp {
 
