@@ -104,7 +104,7 @@ Case build(const Draw& d, const Pins& pins, Family family) {
   s.G = pins.kv_heads.value_or((1 + d.key_heads) * (d.divisible == 1 && P <= 9 ? P : 1));
   if (!pins.kv_heads && pins.heads && *pins.heads % s.G != 0) s.G = 1;
   s.H = pins.heads.value_or(s.G * (1 + d.group));
-  const bool large = s.H * std::max<std::int64_t>(s.N, 1) > 1000;
+  const bool large = static_cast<double>(s.H) * static_cast<double>(s.N) > 1000;
   constexpr std::array<int, 20> kSizes{1, 2,  3,  4,  8, 5,  16, 7,  15, 17,
                                        8, 32, 33, 12, 8, 16, 64, 65, 24, 96};
   const int most = large ? 10 : 20;
@@ -120,6 +120,7 @@ Case build(const Draw& d, const Pins& pins, Family family) {
                  Values::kHugeScores, Values::kIdenticalKeys, Values::kNormal, Values::kConstantV,
                  Values::kDominant, Values::kTiny, Values::kNormal, Values::kDominant},
       d.values));
+  validate(problem);  // pinned shapes may be too large: before any loop over tokens
   if (family == Family::kProjectedSoftmax) {
     problem.projected = pins.projected.value_or(1 + d.projected * 3);
     if (drawn.values == Values::kDominant) drawn.values = Values::kNormal;
