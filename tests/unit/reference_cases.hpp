@@ -121,15 +121,18 @@ inline bool same_bits(const Outputs& a, const Outputs& b) {
   return same_bits(a.out, b.out) && same_bits(a.lse, b.lse) && same_bits(a.d_q, b.d_q) &&
          same_bits(a.d_k, b.d_k) && same_bits(a.d_v, b.d_v) &&
          same_bits(a.d_projection_k, b.d_projection_k) &&
-         same_bits(a.d_projection_v, b.d_projection_v);
+         same_bits(a.d_projection_v, b.d_projection_v) && same_bits(a.d_log_decay, b.d_log_decay) &&
+         same_bits(a.d_gamma, b.d_gamma) && same_bits(a.d_beta, b.d_beta);
 }
 
 // Largest difference over all tensors, each relative to its natural scale: out to the largest value
 // it mixes, lse and gradients to their largest element, and none to less than 1.
 inline double relative_difference(const Outputs& result, const Outputs& truth) {
   double worst = 0;
-  for (const auto tensor : {&Outputs::out, &Outputs::lse, &Outputs::d_q, &Outputs::d_k,
-                            &Outputs::d_v, &Outputs::d_projection_k, &Outputs::d_projection_v}) {
+  for (const auto tensor :
+       {&Outputs::out, &Outputs::lse, &Outputs::d_q, &Outputs::d_k, &Outputs::d_v,
+        &Outputs::d_projection_k, &Outputs::d_projection_v, &Outputs::d_log_decay,
+        &Outputs::d_gamma, &Outputs::d_beta}) {
     const double scale = std::max(1.0, largest(truth.*tensor));
     const double error = difference(result.*tensor, truth.*tensor) / scale;
     if (!(error <= worst)) worst = error;
