@@ -14,6 +14,7 @@ struct Context {
   Kernels& kernels;
   Memory& memory;
   int node_size = 1;  // consecutive ranks per node; divides comm.size()
+  int splits = 1;     // pieces that a state travels in, for algorithms that cut it
 };
 
 }  // namespace sp

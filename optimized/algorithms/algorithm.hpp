@@ -21,6 +21,7 @@ namespace sp {
 struct World {
   int size = 1;
   int node_size = 1;  // consecutive ranks per node; divides size
+  int splits = 1;     // pieces that a state travels in, for algorithms that cut it
 };
 
 // One rank's part of a problem. Tensors are token-major: [n, B, H, D] with n = layout.count(rank).
@@ -29,22 +30,28 @@ struct Shards {
   Layout layout;
   MaskTerms mask;
   Tensor q, k, v;
-  Tensor projection_k, projection_v;  // [n, 1, 1, K'], kProjectedSoftmax only
+  Tensor projection_k{}, projection_v{};  // [n, 1, 1, K'], kProjectedSoftmax only
+  Tensor log_decay{};                     // [n, B, H, D] per channel, or [1, 1, H, 1] on every rank
+  Tensor gamma{}, beta{};                 // [1, 1, 1, D] on every rank
 };
 
 // What forward returns, and what backward gets back.
 struct Forward {
   Tensor out;  // [n, B, H, E], storage type
   // [n, B, H, 1], accumulator type. An algorithm that shards heads leaves it where it was computed:
-  // all tokens in order, [N, B, H/P, 1], with the heads [rank H/P, (rank + 1) H/P).
+  // all tokens in order, [N, B, H/P, 1], with the heads [rank H/P, (rank + 1) H/P). Undefined for
+  // linear attention and stacks.
   Tensor lse;
   std::vector<Tensor> saved;  // private to the algorithm
 };
 
-// In the storage type, placed like q, k, v and the projections.
+// In the storage type, placed like q, k, v and the projections; those of decays, gamma and beta in
+// the accumulator type. Of what every rank holds ([1, 1, ., .]) each rank returns its own share: the
+// gradient is the sum over ranks, taken together with that of the weights.
 struct Gradients {
   Tensor d_q, d_k, d_v;
-  Tensor d_projection_k, d_projection_v;
+  Tensor d_projection_k{}, d_projection_v{};
+  Tensor d_log_decay{}, d_gamma{}, d_beta{};
 };
 
 // What one rank does in one pass; tests assert that a run does exactly this.

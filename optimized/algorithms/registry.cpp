@@ -2,7 +2,12 @@
 #include "optimized/algorithms/registry.hpp"
 
 #include "optimized/algorithms/allgather_attention.hpp"
+#include "optimized/algorithms/lasp1.hpp"
+#include "optimized/algorithms/lasp2.hpp"
+#include "optimized/algorithms/lasp2h.hpp"
+#include "optimized/algorithms/megatron_sp_linear.hpp"
 #include "optimized/algorithms/ring_attention.hpp"
+#include "optimized/algorithms/ring_linear.hpp"
 #include "optimized/algorithms/rsa.hpp"
 #include "optimized/algorithms/token_ring.hpp"
 #include "optimized/algorithms/ulysses.hpp"
@@ -24,6 +29,14 @@ constexpr const Algorithm* kAlgorithms[] = {
     &kTokenRingHybrid,
     &kAllgather,
     &kUlysses,
+    &kLasp2,
+    &kLasp1,
+    &kLasp1Released,
+    &kZeco,
+    &kRingLinear,
+    &kRingLinearRight,
+    &kMegatronSpLinear,
+    &kLasp2h,
 };
 
 }  // namespace

@@ -15,8 +15,11 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <span>
+#include <vector>
 
+#include "optimized/kernels/linear.hpp"
 #include "optimized/sharding/tokens.hpp"
 #include "optimized/sharding/visibility.hpp"
 #include "optimized/tensor.hpp"
@@ -107,6 +110,60 @@ class Kernels {
   void project_backward(const Tensor& d_x, const Tensor& d_projection, const Tensor& d_projected,
                         const Tensor& projection, const Tensor& x);  // both +=
 
+  // Linear attention on one chunk (linear.hpp). `sums` and `d_sums` [n, B, H, W] are the output and
+  // its gradient before the normaliser; without one d_sums is d_out itself, of any float type.
+  // States may be undefined where a parameter says so: then they are 0, or not wanted.
+
+  // state = the chunk's own state at its end: of its last document only. Overwrites.
+  // With per-channel decay, state may have one more column: the sum of log_decay over the chunk.
+  void linear_state(const LinearBlock& block, const Tensor& state);
+  // For each span in order: into = decay(span) into + span.state, where the decay is that of all
+  // tokens of the span, and 0 if a document begins in it. `into` [F, B, SH, W] of any span width:
+  // columns beyond those of `into` are ignored.
+  void linear_accumulate(const Tensor& into, std::span<const StateSpan> spans,
+                         const LinearTerms& terms);
+  // sums = the chunk's output from the state `before` it, and `after` = the state at its end.
+  void linear_forward(const LinearBlock& block, const Tensor& before, const Tensor& sums,
+                      const Tensor& after);  // before, after: may be undefined
+  // sums += scale phi(q) decay `before`, for the tokens of the document that began before the chunk.
+  void linear_inter(const LinearBlock& block, const Tensor& before, const Tensor& sums);
+  // out = sums, or numerator / (denominator + epsilon); rounds to the type of out.
+  void linear_output(const Tensor& out, const Tensor& sums, double epsilon);
+  // d_sums [n, B, H, W] from d_out and the sums of forward.
+  void linear_output_backward(const Tensor& d_sums, const Tensor& d_out, const Tensor& sums,
+                              double epsilon);
+
+  // d_state = gradient of the state before the chunk, from the chunk alone. Overwrites.
+  void linear_d_state(const LinearBlock& block, const Tensor& d_sums, const Tensor& d_state);
+  // d_q of the chunk from the state `before` it; `after` as in linear_forward. Both may be undefined.
+  void linear_d_q(const LinearBlock& block, const Tensor& before, const Tensor& d_sums,
+                  const LinearGradients& gradients, const Tensor& after);
+  // d_k, d_v of the chunk from the gradient d_after of the state at its end; d_before = gradient of
+  // the state before the chunk. Both may be undefined.
+  void linear_d_kv(const LinearBlock& block, const Tensor& d_after, const Tensor& d_sums,
+                   const LinearGradients& gradients, const Tensor& d_before);
+  // The share of d_after in d_k and d_v: what linear_d_kv without it leaves out.
+  void linear_d_kv_inter(const LinearBlock& block, const Tensor& d_after,
+                         const LinearGradients& gradients);
+  // d_log_decay from complete decay_terms and the state and its gradient at the chunk's end:
+  // [n, B, H, D], or [1, 1, H, 1] as this chunk's share of the sum over the sequence. Overwrites;
+  // d_log_decay may be decay_terms itself. d_after may be undefined.
+  void linear_d_decay(const LinearBlock& block, const Tensor& decay_terms, const Tensor& after,
+                      const Tensor& d_after, const Tensor& d_log_decay);
+
+  // Without a mask all tokens share one state, and there is no decay: sums += scale phi(q) state.
+  void linear_apply(const LinearBlock& block, const Tensor& state, const Tensor& sums);
+  void linear_apply_d_q(const LinearBlock& block, const Tensor& state, const Tensor& d_sums,
+                        const LinearGradients& gradients);
+
+  // The left product: sums += ((scale q kT) * decay * mask) v for a block of keys, whoever owned
+  // them; the decay is exp(log_decay |i - j|). Basic, Lightning, Retention; segments reset. The
+  // gradient of the decay, [1, 1, H, 1], is added too; undefined without a decay.
+  void linear_block(const AttentionBlock& block, const LinearTerms& terms, const Tensor& sums);
+  void linear_block_backward(const AttentionBlock& block, const LinearTerms& terms,
+                             const Tensor& d_out, const AttentionGradients& gradients,
+                             const Tensor& d_log_decay);
+
   void observe(KernelObserver* observer) { observer_ = observer; }  // null: nobody
   std::int64_t flops() const { return flops_; }                     // charged so far
 
@@ -132,11 +189,46 @@ class Kernels {
                                    const Tensor& d_projected, const Tensor& projection,
                                    const Tensor& x) = 0;
 
+  virtual void do_linear_state(const LinearBlock& block, const Tensor& state) = 0;
+  virtual void do_linear_accumulate(const Tensor& into, std::span<const StateSpan> spans,
+                                    const LinearTerms& terms) = 0;
+  virtual void do_linear_forward(const LinearBlock& block, const Tensor& before, const Tensor& sums,
+                                 const Tensor& after) = 0;
+  virtual void do_linear_inter(const LinearBlock& block, const Tensor& before,
+                               const Tensor& sums) = 0;
+  virtual void do_linear_output(const Tensor& out, const Tensor& sums, double epsilon) = 0;
+  virtual void do_linear_output_backward(const Tensor& d_sums, const Tensor& d_out,
+                                         const Tensor& sums, double epsilon) = 0;
+  virtual void do_linear_d_state(const LinearBlock& block, const Tensor& d_sums,
+                                 const Tensor& d_state) = 0;
+  virtual void do_linear_d_q(const LinearBlock& block, const Tensor& before, const Tensor& d_sums,
+                             const LinearGradients& gradients, const Tensor& after) = 0;
+  virtual void do_linear_d_kv(const LinearBlock& block, const Tensor& d_after,
+                              const Tensor& d_sums, const LinearGradients& gradients,
+                              const Tensor& d_before) = 0;
+  virtual void do_linear_d_kv_inter(const LinearBlock& block, const Tensor& d_after,
+                                    const LinearGradients& gradients) = 0;
+  virtual void do_linear_d_decay(const LinearBlock& block, const Tensor& decay_terms,
+                                 const Tensor& after, const Tensor& d_after,
+                                 const Tensor& d_log_decay) = 0;
+  virtual void do_linear_apply(const LinearBlock& block, const Tensor& state,
+                               const Tensor& sums) = 0;
+  virtual void do_linear_apply_d_q(const LinearBlock& block, const Tensor& state,
+                                   const Tensor& d_sums, const LinearGradients& gradients) = 0;
+  virtual void do_linear_block(const AttentionBlock& block, const LinearTerms& terms,
+                               const Tensor& sums) = 0;
+  virtual void do_linear_block_backward(const AttentionBlock& block, const LinearTerms& terms,
+                                        const Tensor& d_out, const AttentionGradients& gradients,
+                                        const Tensor& d_log_decay) = 0;
+
   friend class KernelsDecorator;  // forwards every do_ to the one it wraps
 
  private:
   void charge(const char* kernel, std::int64_t flops, std::initializer_list<Tensor> reads,
               std::initializer_list<Tensor> writes);
+  // The same for operands that may be undefined: those are not shown.
+  void charge_defined(const char* kernel, std::int64_t flops, std::vector<Tensor> reads,
+                      std::vector<Tensor> writes);
 
   KernelObserver* observer_ = nullptr;
   std::int64_t flops_ = 0;

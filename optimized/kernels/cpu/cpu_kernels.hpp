@@ -6,6 +6,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <span>
+
 #include "optimized/kernels/cpu/scratch.hpp"
 #include "optimized/kernels/kernels.hpp"
 
@@ -31,6 +33,34 @@ class CpuKernels final : public Kernels {
   void do_project(const Tensor& projected, const Tensor& projection, const Tensor& x) override;
   void do_project_backward(const Tensor& d_x, const Tensor& d_projection, const Tensor& d_projected,
                            const Tensor& projection, const Tensor& x) override;
+
+  void do_linear_state(const LinearBlock& block, const Tensor& state) override;
+  void do_linear_accumulate(const Tensor& into, std::span<const StateSpan> spans,
+                            const LinearTerms& terms) override;
+  void do_linear_forward(const LinearBlock& block, const Tensor& before, const Tensor& sums,
+                         const Tensor& after) override;
+  void do_linear_inter(const LinearBlock& block, const Tensor& before, const Tensor& sums) override;
+  void do_linear_output(const Tensor& out, const Tensor& sums, double epsilon) override;
+  void do_linear_output_backward(const Tensor& d_sums, const Tensor& d_out, const Tensor& sums,
+                                 double epsilon) override;
+  void do_linear_d_state(const LinearBlock& block, const Tensor& d_sums,
+                         const Tensor& d_state) override;
+  void do_linear_d_q(const LinearBlock& block, const Tensor& before, const Tensor& d_sums,
+                     const LinearGradients& gradients, const Tensor& after) override;
+  void do_linear_d_kv(const LinearBlock& block, const Tensor& d_after, const Tensor& d_sums,
+                      const LinearGradients& gradients, const Tensor& d_before) override;
+  void do_linear_d_kv_inter(const LinearBlock& block, const Tensor& d_after,
+                            const LinearGradients& gradients) override;
+  void do_linear_d_decay(const LinearBlock& block, const Tensor& decay_terms, const Tensor& after,
+                         const Tensor& d_after, const Tensor& d_log_decay) override;
+  void do_linear_apply(const LinearBlock& block, const Tensor& state, const Tensor& sums) override;
+  void do_linear_apply_d_q(const LinearBlock& block, const Tensor& state, const Tensor& d_sums,
+                           const LinearGradients& gradients) override;
+  void do_linear_block(const AttentionBlock& block, const LinearTerms& terms,
+                       const Tensor& sums) override;
+  void do_linear_block_backward(const AttentionBlock& block, const LinearTerms& terms,
+                                const Tensor& d_out, const AttentionGradients& gradients,
+                                const Tensor& d_log_decay) override;
 
  private:
   Scratch scratch_;

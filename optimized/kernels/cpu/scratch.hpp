@@ -22,6 +22,21 @@ enum class Slot : std::uint8_t {
   kOut,
   kKeyGradient,
   kValueGradient,
+  kQueryTransposed,
+  kValueTransposed,
+  kGradientTransposed,
+  kState,
+  kFeatures,
+  kDecayed,
+  kReversed,
+  kNormalisedQuery,
+  kNormalisedKey,
+  kGates,
+  kQueryDecay,
+  kKeyDecay,
+  kBlockDecay,
+  kDecayedBlocks,
+  kGatedBlock,
   kCount
 };
 

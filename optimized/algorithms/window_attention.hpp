@@ -1,0 +1,41 @@
+// The window part of Based inside lasp2: softmax attention over the last tokens, with a halo.
+//
+// A rank fetches the keys and values of the window - 1 tokens before its chunk from the ranks that
+// own them, and sends their gradients back. Without a window every step does nothing.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "optimized/algorithms/algorithm.hpp"
+
+namespace sp {
+
+class WindowAttention {
+ public:
+  WindowAttention(Context& ctx, const Shards& in);
+  bool present() const { return in_.mask.band.window > 0; }
+
+  void attend_own();  // posts the halo and attends to the chunk's own keys while it travels
+  // Adds the halo's share and the linear part, whose sums and state it keeps as LinearChunk does.
+  Forward finish(const Tensor& sums, const Tensor& before);
+  void backward(const Forward& saved, const Tensor& d_out, const LinearGradients& gradients) const;
+
+ private:
+  Context& ctx_;
+  const Shards& in_;
+  Tokens mine_, halo_;
+  Tensor k_, v_;  // of the halo
+  Partial result_;
+  Pending pending_;
+};
+
+struct WindowCost {
+  WindowCost(const Problem& problem, const Layout& layout, int rank);
+  bool present = false;
+  std::int64_t held = 0;      // result and halo
+  std::int64_t finish = 0;    // beyond what the linear part holds, while outputs are added
+  std::int64_t backward = 0;  // at most beyond the linear part
+  PassCost forward_pass, backward_pass;
+  void add_to(Cost& cost) const;  // traffic and flops
+};
+
+}  // namespace sp
