@@ -17,29 +17,99 @@ namespace sp {
 namespace {
 
 constexpr const char* kSchema = "seqpar.problem";
-const Axes kQueryAxes{"B", "N", "H", "D"};
-const Axes kKeyAxes{"B", "N", "G", "D"};
-const Axes kValueAxes{"B", "N", "G", "E"};
-const Axes kOutAxes{"B", "N", "H", "E"};
+// Heads that cost nothing in a file without tokens must not cost memory by a rule for their decays.
+constexpr std::int64_t kMostHeadsByRule = 1 << 16;
 const Axes kTokenAxes{"B", "N"};
-const Axes kProjectionAxes{"N", "K'"};
 
-std::vector<std::string> attribute_names() {
-  return {"schema", "schema_version", "attention", "causal", "scale", "window"};
+enum class Need { kRefused, kOptional, kRequired };
+
+struct Field {
+  const char* name;
+  AxesChoice axes;
+  HostTensor Inputs::* tensor;
+  Need (*need)(const Problem&);  // what the attributes alone say
+  bool accumulator = false;      // held in the accumulator type, not in the type of q
+};
+
+Need always(const Problem&) { return Need::kRequired; }
+Need at_will(const Problem&) { return Need::kOptional; }
+Need with_softmax(const Problem& problem) {
+  return problem.module ? Need::kRefused : Need::kOptional;
 }
-std::vector<std::string> dataset_names() {
-  return {"q", "k", "v", "d_out", "segment_ids", "projection_k", "projection_v"};
+Need with_decay(const Problem& problem) {
+  const Decay decay = problem.module ? decay_of(*problem.module) : Decay::kNone;
+  if (decay == Decay::kNone) return Need::kRefused;
+  return decay == Decay::kPerHead ? Need::kOptional : Need::kRequired;
+}
+Need with_rebased(const Problem& problem) {
+  return problem.module == Module::kRebased ? Need::kRequired : Need::kRefused;
+}
+
+// q comes first: its type is that of the problem.
+const std::vector<Field>& fields() {
+  static const std::vector<Field> all{
+      {"q", {Axes{"B", "N", "H", "D"}}, &Inputs::q, always},
+      {"k", {Axes{"B", "N", "G", "D"}}, &Inputs::k, always},
+      {"v", {Axes{"B", "N", "G", "E"}}, &Inputs::v, always},
+      {"d_out", {Axes{"B", "N", "H", "E"}}, &Inputs::d_out, at_will},
+      {"projection_k", {Axes{"N", "K'"}}, &Inputs::projection_k, with_softmax},
+      {"projection_v", {Axes{"N", "K'"}}, &Inputs::projection_v, with_softmax},
+      {"log_decay",
+       {Axes{"H"}, {"B", "N", "H", "D"}},
+       &Inputs::log_decay,
+       with_decay,
+       /*accumulator=*/true},
+      {"gamma", {Axes{"D"}}, &Inputs::gamma, with_rebased, /*accumulator=*/true},
+      {"beta", {Axes{"D"}}, &Inputs::beta, with_rebased, /*accumulator=*/true},
+  };
+  return all;
+}
+
+const char* attention_of(const Problem& problem) {
+  if (!problem.layers.empty()) return "hybrid";
+  return problem.module ? "linear" : "softmax";
+}
+
+std::string where(const Problem& problem) {
+  std::string text = fmt::format(" with attention = \"{}\"", attention_of(problem));
+  if (problem.module) text += fmt::format(", module = \"{}\"", name_of(*problem.module));
+  return text;
+}
+
+std::string module_names() {
+  std::vector<std::string_view> names;
+  for (const Module module : kModules) names.push_back(name_of(module));
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+void read_module(hid_t file, bool hybrid, Problem& problem) {
+  const auto module = text_attribute(file, "module");
+  require_usage(module.has_value(),
+                fmt::format("attribute module is missing; allowed: {}", module_names()));
+  problem.module = parse_module(*module);
+  problem.epsilon = real_attribute(file, "epsilon").value_or(default_epsilon(*problem.module));
+  if (!hybrid) return;
+  problem.layers = text_attribute(file, "layers").value_or("");
+  require_usage(!problem.layers.empty(),
+                "attribute layers is missing or empty; allowed: one letter for each layer, L "
+                "(linear) or N (softmax)");
 }
 
 void read_attributes(hid_t file, Problem& problem) {
   check_schema(file, kSchema);
-  check_attribute_names(file, attribute_names());
+  std::vector<std::string> names{"schema", "schema_version", "attention",
+                                 "causal", "scale",          "window"};
   const std::string attention = text_attribute(file, "attention").value_or("softmax");
-  require_usage(attention != "linear",
-                "attribute attention = \"linear\": linear attention is not supported by this "
-                "version; allowed: softmax");
-  require_usage(attention == "softmax",
-                fmt::format("attribute attention = \"{}\"; allowed: softmax", attention));
+  const bool hybrid = attention == "hybrid";
+  require_usage(
+      hybrid || attention == "linear" || attention == "softmax",
+      fmt::format("attribute attention = \"{}\"; allowed: softmax, linear, hybrid", attention));
+  if (attention != "softmax") {
+    read_module(file, hybrid, problem);
+    names.insert(names.end(), {"module", "epsilon"});
+    if (hybrid) names.emplace_back("layers");
+  }
+  check_attribute_names(file, names, where(problem));
   const std::int64_t causal = integer_attribute(file, "causal").value_or(0);
   require_usage(causal == 0 || causal == 1,
                 fmt::format("attribute causal = {}; allowed: 0, 1", causal));
@@ -50,119 +120,157 @@ void read_attributes(hid_t file, Problem& problem) {
                                             *window));
     problem.mask.window = *window;
   }
-  if (const auto scale = real_attribute(file, "scale")) {
-    require_usage(std::isfinite(*scale),
-                  fmt::format("attribute scale = {}; allowed: a finite number", *scale));
-    problem.scale = *scale;
-  }
 }
 
-// What the data sets say about the shape; that they agree with it is validate()'s part.
-void read_datasets(hid_t file, std::int64_t file_bytes, ProblemFile& result) {
-  const std::vector<std::string> present =
-      check_dataset_names(file, dataset_names(), Groups::kRefused);
-  const auto has = [&](const char* name) {
-    return std::find(present.begin(), present.end(), name) != present.end();
-  };
-  for (const char* name : {"q", "k", "v"}) {
-    require_usage(has(name), fmt::format("data set {} is missing; required: q, k, v", name));
+void read_scale(hid_t file, Problem& problem) {
+  const double usual = problem.family() == Family::kLinear ? 1 : default_scale(problem.shape);
+  const auto scale = real_attribute(file, "scale");
+  require_usage(std::isfinite(scale.value_or(1)),
+                fmt::format("attribute scale = {}; allowed: a finite number", scale.value_or(1)));
+  problem.scale = scale.value_or(usual);
+}
+
+HostTensor read_field(hid_t file, const Field& field, DType storage, std::int64_t file_bytes) {
+  HostTensor tensor = read_tensor(file, field.name, field.axes, file_bytes);
+  if (!field.accumulator) return tensor;
+  require_usage(tensor.dtype() == DType::kF64 || tensor.dtype() == DType::kF32,
+                fmt::format("data set {} has type {}; allowed: float64, float32", field.name,
+                            name_of(tensor.dtype())));
+  return tensor.cast(accumulator_of(storage));
+}
+
+void read_fields(hid_t file, std::int64_t file_bytes, const std::vector<std::string>& present,
+                 ProblemFile& result) {
+  std::vector<const char*> required;
+  for (const Field& field : fields()) {
+    if (field.need(result.problem) == Need::kRequired) required.push_back(field.name);
   }
-  require_usage(has("projection_k") == has("projection_v"),
-                "one of data sets projection_k, projection_v is missing; allowed: both or none");
   Inputs& inputs = result.inputs;
-  inputs.q = read_tensor(file, "q", kQueryAxes, file_bytes);
-  inputs.k = read_tensor(file, "k", kKeyAxes, file_bytes);
-  inputs.v = read_tensor(file, "v", kValueAxes, file_bytes);
-  Problem& problem = result.problem;
+  for (const Field& field : fields()) {
+    const Need need = field.need(result.problem);
+    const bool has = std::find(present.begin(), present.end(), field.name) != present.end();
+    require_usage(has || need != Need::kRequired,
+                  fmt::format("data set {} is missing; required{}: {}", field.name,
+                              where(result.problem), fmt::join(required, ", ")));
+    if (has) inputs.*field.tensor = read_field(file, field, inputs.q.dtype(), file_bytes);
+  }
+  require_usage(inputs.projection_k.absent() == inputs.projection_v.absent(),
+                "one of data sets projection_k, projection_v is missing; allowed: both or none");
+}
+
+// The shape that q, k, v and the projection claim; that all tensors agree is validate()'s part.
+void derive_shape(ProblemFile& file) {
+  Problem& problem = file.problem;
+  const Inputs& inputs = file.inputs;
+  const std::int64_t layers = problem.layer_count(), heads = inputs.k.extent(2);
+  require_usage(heads % layers == 0,
+                fmt::format("data set k has {} heads for {} layers \"{}\"; allowed: G heads for "
+                            "each layer",
+                            heads, layers, problem.layers));
   problem.dtype = inputs.q.dtype();
   problem.shape = {.B = inputs.q.extent(0),
                    .N = inputs.q.extent(1),
                    .H = inputs.q.extent(2),
-                   .G = inputs.k.extent(2),
+                   .G = heads / layers,
                    .D = inputs.q.extent(3),
                    .E = inputs.v.extent(3)};
-  if (has("d_out")) inputs.d_out = read_tensor(file, "d_out", kOutAxes, file_bytes);
-  if (has("segment_ids")) {
-    const HostTensor ids = read_int32_tensor(file, "segment_ids", kTokenAxes, file_bytes);
-    require_usage(ids.extent(0) == problem.shape.B && ids.extent(1) == problem.shape.N,
-                  fmt::format("data set segment_ids has shape {}; allowed: [{}, {}]",
-                              describe_shape(ids.shape()), problem.shape.B, problem.shape.N));
-    const auto values = ids.as<std::int32_t>();
-    problem.mask.segment_ids.assign(values.begin(), values.end());
-  }
-  if (has("projection_k")) {
-    inputs.projection_k = read_tensor(file, "projection_k", kProjectionAxes, file_bytes);
-    inputs.projection_v = read_tensor(file, "projection_v", kProjectionAxes, file_bytes);
-    problem.projected = inputs.projection_k.extent(1);
-    require_usage(problem.projected >= 1,
-                  fmt::format("data set projection_k has shape {}; allowed: [N, K'] with K' >= 1",
-                              describe_shape(inputs.projection_k.shape())));
-  }
+  if (inputs.projection_k.absent()) return;
+  problem.projected = inputs.projection_k.extent(1);
+  require_usage(problem.projected >= 1,
+                fmt::format("data set projection_k has shape {}; allowed: [N, K'] with K' >= 1",
+                            describe_shape(inputs.projection_k.shape())));
 }
 
-void check_problem(ProblemFile& result, bool default_scaled) {
-  if (default_scaled && result.problem.shape.D > 0) {
-    result.problem.scale = default_scale(result.problem.shape);
-  }
-  validate(result.problem, result.inputs);
+void read_segment_ids(hid_t file, std::int64_t file_bytes, Problem& problem) {
+  const HostTensor ids = read_int32_tensor(file, "segment_ids", kTokenAxes, file_bytes);
+  require_usage(ids.extent(0) == problem.shape.B && ids.extent(1) == problem.shape.N,
+                fmt::format("data set segment_ids has shape {}; allowed: [{}, {}]",
+                            describe_shape(ids.shape()), problem.shape.B, problem.shape.N));
+  const auto values = ids.as<std::int32_t>();
+  problem.mask.segment_ids.assign(values.begin(), values.end());
 }
 
-struct Raw {
-  ProblemFile file;
-  bool default_scaled = false;
-};
-
-Raw read_raw(const std::string& path, std::int64_t file_bytes) {
+ProblemFile read_raw(const std::string& path, std::int64_t file_bytes) {
   const h5::Handle file = h5::open_file(path);
-  Raw raw;
-  read_attributes(file, raw.file.problem);
-  raw.default_scaled = !h5::read_attribute(file, "scale").has_value();
-  read_datasets(file, file_bytes, raw.file);
-  return raw;
+  ProblemFile result;
+  read_attributes(file, result.problem);
+  std::vector<std::string> names;
+  for (const Field& field : fields()) {
+    if (field.need(result.problem) != Need::kRefused) names.emplace_back(field.name);
+  }
+  names.emplace_back("segment_ids");
+  const auto present = check_dataset_names(file, names, where(result.problem), Groups::kRefused);
+  read_fields(file, file_bytes, present, result);
+  derive_shape(result);
+  if (std::find(present.begin(), present.end(), "segment_ids") != present.end()) {
+    read_segment_ids(file, file_bytes, result.problem);
+  }
+  read_scale(file, result.problem);
+  return result;
+}
+
+// Decays that the file leaves to the rule of its module.
+void add_decays(const Problem& problem, Inputs& inputs) {
+  if (with_decay(problem) != Need::kOptional || !inputs.log_decay.absent()) return;
+  const std::int64_t H = problem.shape.H;
+  require_usage(H <= kMostHeadsByRule,
+                fmt::format("query heads H = {} without data set log_decay; allowed: {}", H,
+                            kMostHeadsByRule));
+  inputs.log_decay = HostTensor::from_doubles(accumulator_of(problem.dtype), {H},
+                                              default_log_decay(*problem.module, H));
+}
+
+void check_problem(ProblemFile& file) {
+  validate(file.problem);
+  add_decays(file.problem, file.inputs);
+  validate(file.problem, file.inputs);
 }
 
 }  // namespace
 
 ProblemFile read_problem(const std::string& path) {
-  Raw raw = read_foreign_file(path, read_raw);
+  ProblemFile file = read_foreign_file(path, read_raw);
   try {
-    check_problem(raw.file, raw.default_scaled);
+    check_problem(file);
   } catch (const Error& error) {
     throw Error(error.kind(), one_line(path + ": " + error.what()));
   }
-  return std::move(raw.file);
+  return file;
 }
 
 ProblemFile read_problem_unprotected(const std::string& path, std::int64_t file_bytes) {
-  Raw raw = read_raw(path, file_bytes);
-  check_problem(raw.file, raw.default_scaled);
-  return std::move(raw.file);
+  ProblemFile file = read_raw(path, file_bytes);
+  check_problem(file);
+  return file;
 }
 
 void write_problem(const std::string& path, const Problem& problem, const Inputs& inputs) {
   validate(problem, inputs);
+  require_usage(problem.projected > 0 || inputs.projection_k.absent(),
+                "tensor projection_k is present but the projected length is 0");
   h5::Handle file = h5::create_image();
   write_schema(file, kSchema);
-  h5::write_attribute(file, "attention", std::string("softmax"));
+  h5::write_attribute(file, "attention", std::string(attention_of(problem)));
   h5::write_attribute(file, "causal", std::int64_t{problem.mask.causal});
   h5::write_attribute(file, "scale", problem.scale);
   if (problem.mask.window > 0) h5::write_attribute(file, "window", problem.mask.window);
-  const auto write = [&](const char* name, const Axes& axes, const HostTensor& tensor) {
-    if (!tensor.absent()) write_tensor(file, name, axes, tensor);
-  };
-  write("q", kQueryAxes, inputs.q);
-  write("k", kKeyAxes, inputs.k);
-  write("v", kValueAxes, inputs.v);
-  write("d_out", kOutAxes, inputs.d_out);
+  if (problem.module) {
+    h5::write_attribute(file, "module", std::string(name_of(*problem.module)));
+    if (is_normalised(*problem.module)) h5::write_attribute(file, "epsilon", problem.epsilon);
+  }
+  if (!problem.layers.empty()) h5::write_attribute(file, "layers", problem.layers);
+  for (const Field& field : fields()) {
+    const HostTensor& tensor = inputs.*field.tensor;
+    if (tensor.absent()) continue;
+    require_usage(field.need(problem) != Need::kRefused,
+                  fmt::format("tensor {} is unknown{}", field.name, where(problem)));
+    write_tensor(file, field.name, field.axes, tensor);
+  }
   if (!problem.mask.segment_ids.empty()) {
     HostTensor ids(DType::kI32, {problem.shape.B, problem.shape.N});
     std::copy(problem.mask.segment_ids.begin(), problem.mask.segment_ids.end(),
               ids.as<std::int32_t>().begin());
-    write("segment_ids", kTokenAxes, ids);
-  }
-  if (problem.projected > 0) {
-    write("projection_k", kProjectionAxes, inputs.projection_k);
-    write("projection_v", kProjectionAxes, inputs.projection_v);
+    write_tensor(file, "segment_ids", {kTokenAxes}, ids);
   }
   write_file_atomically(path, h5::take_image(std::move(file)));
 }

@@ -19,19 +19,22 @@ constexpr const char* kSchema = "seqpar.result";
 
 struct Field {
   const char* name;
-  Axes axes;
+  AxesChoice axes;
   HostTensor Outputs::* tensor;
 };
 
 const std::vector<Field>& fields() {
   static const std::vector<Field> all{
-      {"out", {"B", "N", "H", "E"}, &Outputs::out},
-      {"lse", {"B", "H", "N"}, &Outputs::lse},
-      {"d_q", {"B", "N", "H", "D"}, &Outputs::d_q},
-      {"d_k", {"B", "N", "G", "D"}, &Outputs::d_k},
-      {"d_v", {"B", "N", "G", "E"}, &Outputs::d_v},
-      {"d_projection_k", {"N", "K'"}, &Outputs::d_projection_k},
-      {"d_projection_v", {"N", "K'"}, &Outputs::d_projection_v},
+      {"out", {Axes{"B", "N", "H", "E"}}, &Outputs::out},
+      {"lse", {Axes{"B", "H", "N"}}, &Outputs::lse},
+      {"d_q", {Axes{"B", "N", "H", "D"}}, &Outputs::d_q},
+      {"d_k", {Axes{"B", "N", "G", "D"}}, &Outputs::d_k},
+      {"d_v", {Axes{"B", "N", "G", "E"}}, &Outputs::d_v},
+      {"d_projection_k", {Axes{"N", "K'"}}, &Outputs::d_projection_k},
+      {"d_projection_v", {Axes{"N", "K'"}}, &Outputs::d_projection_v},
+      {"d_log_decay", {Axes{"H"}, {"B", "N", "H", "D"}}, &Outputs::d_log_decay},
+      {"d_gamma", {Axes{"D"}}, &Outputs::d_gamma},
+      {"d_beta", {Axes{"D"}}, &Outputs::d_beta},
   };
   return all;
 }
@@ -55,7 +58,7 @@ ResultFile read_raw(const std::string& path, std::int64_t file_bytes) {
   result.info = read_info(file);
   std::vector<std::string> names;
   for (const Field& field : fields()) names.emplace_back(field.name);
-  const auto present = check_dataset_names(file, names, Groups::kAllowed);
+  const auto present = check_dataset_names(file, names, "", Groups::kAllowed);
   for (const Field& field : fields()) {
     if (std::find(present.begin(), present.end(), field.name) == present.end()) continue;
     result.outputs.*field.tensor = read_tensor(file, field.name, field.axes, file_bytes);

@@ -81,16 +81,17 @@ void write_schema(hid_t file, const std::string& schema) {
   h5::write_attribute(file, "schema_version", kVersion);
 }
 
-void check_attribute_names(hid_t file, const std::vector<std::string>& allowed) {
+void check_attribute_names(hid_t file, const std::vector<std::string>& allowed,
+                           const std::string& where) {
   for (const std::string& name : h5::list_attributes(file)) {
-    require_usage(
-        contains(allowed, name) || name.starts_with('_'),
-        fmt::format("unknown attribute \"{}\"; allowed: {}", name, fmt::join(allowed, ", ")));
+    require_usage(contains(allowed, name) || name.starts_with('_'),
+                  fmt::format("unknown attribute \"{}\"; allowed{}: {}", name, where,
+                              fmt::join(allowed, ", ")));
   }
 }
 
 std::vector<std::string> check_dataset_names(hid_t file, const std::vector<std::string>& allowed,
-                                             Groups groups) {
+                                             const std::string& where, Groups groups) {
   std::vector<std::string> present;
   for (const h5::Item& item : h5::list_items(file)) {
     if (item.kind == h5::ItemKind::kDataset && contains(allowed, item.name)) {
@@ -101,8 +102,8 @@ std::vector<std::string> check_dataset_names(hid_t file, const std::vector<std::
     if (item.kind == h5::ItemKind::kDataset && is_dimension_scale(file, item.name)) continue;
     const char* what = item.kind == h5::ItemKind::kGroup ? "group" : "data set";
     if (item.kind == h5::ItemKind::kOther) what = "link";
-    throw Error(ErrorKind::kUsage, fmt::format("unknown {} \"{}\"; allowed data sets: {}", what,
-                                               item.name, fmt::join(allowed, ", ")));
+    throw Error(ErrorKind::kUsage, fmt::format("unknown {} \"{}\"; allowed data sets{}: {}", what,
+                                               item.name, where, fmt::join(allowed, ", ")));
   }
   return present;
 }

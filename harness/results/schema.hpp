@@ -25,10 +25,12 @@ void check_schema(hid_t file, const std::string& schema);
 void write_schema(hid_t file, const std::string& schema);
 
 // Names that begin with an underscore belong to the program that wrote the file and are skipped,
-// and so are dimension scales, which name axes only.
-void check_attribute_names(hid_t file, const std::vector<std::string>& allowed);
+// and so are dimension scales, which name axes only. A message says `where` the allowed names hold.
+void check_attribute_names(hid_t file, const std::vector<std::string>& allowed,
+                           const std::string& where);
 enum class Groups { kRefused, kAllowed };
 std::vector<std::string> check_dataset_names(hid_t file, const std::vector<std::string>& allowed,
+                                             const std::string& where,
                                              Groups groups);  // returns those present
 
 }  // namespace sp

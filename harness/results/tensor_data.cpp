@@ -79,11 +79,28 @@ std::optional<std::string> encoding_of(const h5::Dataset& dataset, const std::st
   return *text;
 }
 
-h5::Dataset open(hid_t file, const std::string& name, const Axes& axes, std::int64_t file_bytes) {
+// The axes of that many dimensions; null if there are none.
+const Axes* axes_of(const AxesChoice& choice, std::size_t dimensions) {
+  const auto found = std::find_if(choice.begin(), choice.end(),
+                                  [&](const Axes& axes) { return axes.size() == dimensions; });
+  return found == choice.end() ? nullptr : &*found;
+}
+
+std::string describe(const AxesChoice& choice) {
+  std::vector<std::string> texts;
+  for (const Axes& axes : choice) {
+    texts.push_back(fmt::format("{} dimension{} [{}]", axes.size(), axes.size() == 1 ? "" : "s",
+                                fmt::join(axes, ", ")));
+  }
+  return fmt::format("{}", fmt::join(texts, " or "));
+}
+
+h5::Dataset open(hid_t file, const std::string& name, const AxesChoice& axes,
+                 std::int64_t file_bytes) {
   h5::Dataset dataset = h5::open_dataset(file, name);
-  require(dataset.shape.size() == axes.size(),
-          fmt::format("data set {} has shape {}; allowed: {} dimensions [{}]", name,
-                      describe_shape(dataset.shape), axes.size(), fmt::join(axes, ", ")));
+  require(axes_of(axes, dataset.shape.size()) != nullptr,
+          fmt::format("data set {} has shape {}; allowed: {}", name, describe_shape(dataset.shape),
+                      describe(axes)));
   auto bytes = static_cast<std::int64_t>(std::clamp<std::size_t>(H5Tget_size(dataset.type), 1, 64));
   for (const std::int64_t extent : dataset.shape) bytes *= extent;
   require(bytes <= kUnwrittenBytes + kMaxInflation * file_bytes,
@@ -102,7 +119,7 @@ void read(const h5::Dataset& dataset, const std::string& name, hid_t type, void*
 
 }  // namespace
 
-HostTensor read_tensor(hid_t file, const std::string& name, const Axes& axes,
+HostTensor read_tensor(hid_t file, const std::string& name, const AxesChoice& axes,
                        std::int64_t file_bytes) {
   const h5::Dataset dataset = open(file, name, axes, file_bytes);
   const std::optional<std::string> encoding = encoding_of(dataset, name);
@@ -118,7 +135,7 @@ HostTensor read_tensor(hid_t file, const std::string& name, const Axes& axes,
 
 HostTensor read_int32_tensor(hid_t file, const std::string& name, const Axes& axes,
                              std::int64_t file_bytes) {
-  const h5::Dataset dataset = open(file, name, axes, file_bytes);
+  const h5::Dataset dataset = open(file, name, AxesChoice{axes}, file_bytes);
   require(H5Tget_class(dataset.type) == H5T_INTEGER,
           fmt::format("data set {} has an unsupported type; allowed: int32", name));
   HostTensor tensor(DType::kI32, dataset.shape);
@@ -135,14 +152,19 @@ HostTensor read_int32_tensor(hid_t file, const std::string& name, const Axes& ax
   return tensor;
 }
 
-void write_tensor(hid_t file, const std::string& name, const Axes& axes, const HostTensor& tensor) {
+void write_tensor(hid_t file, const std::string& name, const AxesChoice& choice,
+                  const HostTensor& tensor) {
+  const Axes* axes = axes_of(choice, tensor.shape().size());
+  SP_CHECK(axes != nullptr, "a tensor has other dimensions than its data set " + name);
   const bool words = tensor.dtype() == DType::kBF16;
   const h5::Handle type = tensor.dtype() == DType::kI32
                               ? h5::Handle{H5Tcopy(H5T_NATIVE_INT32), H5Tclose}
                               : memory_type(tensor.dtype(), words);
   const h5::Handle dataset = h5::write_dataset(file, name, type, tensor.shape(), tensor.data());
   if (words) h5::write_attribute(dataset, "encoding", std::string("bfloat16"));
-  for (unsigned axis = 0; axis < axes.size(); ++axis) h5::label_axis(dataset, axis, axes[axis]);
+  for (unsigned axis = 0; axis < axes->size(); ++axis) {
+    h5::label_axis(dataset, axis, (*axes)[axis]);
+  }
 }
 
 }  // namespace sp

@@ -16,15 +16,17 @@
 namespace sp {
 
 using Axes = std::vector<std::string>;  // one letter per dimension, as in reference/README.md
+using AxesChoice = std::vector<Axes>;   // what a data set may have; their lengths differ
 
 // `file_bytes` bounds what the data set can hold: a header that promises more is refused before
 // memory is allocated for it.
-HostTensor read_tensor(hid_t file, const std::string& name, const Axes& axes,
+HostTensor read_tensor(hid_t file, const std::string& name, const AxesChoice& axes,
                        std::int64_t file_bytes);
 // Integers of any width whose values fit.
 HostTensor read_int32_tensor(hid_t file, const std::string& name, const Axes& axes,
                              std::int64_t file_bytes);
 // The dimensions are labelled with the axes.
-void write_tensor(hid_t file, const std::string& name, const Axes& axes, const HostTensor& tensor);
+void write_tensor(hid_t file, const std::string& name, const AxesChoice& axes,
+                  const HostTensor& tensor);
 
 }  // namespace sp

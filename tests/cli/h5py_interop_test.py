@@ -7,6 +7,7 @@ absent. SPDX-License-Identifier: Apache-2.0
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -139,15 +140,86 @@ class NumpyProblems(Files):
         self.write(np.float32)
         with h5py.File(self.path, "a") as file:
             file["d_Out"] = np.ones((2, 5, 4, 6), np.float32)
-        self.assertIn('"d_Out"; allowed data sets: q, k, v, d_out', self.refusal())
+        self.assertRegex(self.refusal(), '"d_Out"; allowed data sets .*: q, k, v, d_out, ')
         self.write(np.float32, is_causal=True)
-        self.assertIn('"is_causal"; allowed: schema', self.refusal())
+        self.assertIn('"is_causal"; allowed with attention = "softmax": schema', self.refusal())
 
     def test_unsupported_types_are_refused(self):
         for convert in (np.int32, np.complex64, to_bfloat16, np.longdouble):
             with self.subTest(convert):
                 self.write(convert)
                 self.assertIn("q has an unsupported type", self.refusal())
+
+
+class NumpyLinearProblems(Files):
+    def add(self, **tensors):
+        with h5py.File(self.path, "a") as file:
+            for name, value in tensors.items():
+                file[name] = value
+
+    def test_gated_linear_attention(self):
+        decays = -np.random.default_rng(2).exponential(0.1, (2, 5, 4, 3))
+        for code, held in (("<f4", np.float32), (">f8", np.float64), ("<f2", np.float32)):
+            with self.subTest(code):
+                self.write(lambda x: x.astype(code), attention="linear", module="gla", causal=True)
+                self.add(log_decay=decays)
+                problem = self.read()
+                self.assertEqual((problem["module"], problem["layers"]), ("gla", ""))
+                self.assertEqual((problem["scale"], problem["epsilon"]), (1.0, 0.0))
+                self.assertEqual(problem["log_decay"]["dtype"], f"f{8 * held().itemsize}")
+                self.assert_tensor(problem["log_decay"], decays.astype(held))
+
+    def test_rebased(self):
+        self.write(np.float32, attention="linear", module="rebased", epsilon=1e-3)
+        gamma, beta = np.array([1, 2, 3.5]), np.array([0, -1, 1], np.float32)
+        self.add(gamma=gamma, beta=beta)
+        problem = self.read()
+        self.assertEqual(problem["epsilon"], 1e-3)
+        self.assert_tensor(problem["gamma"], gamma)
+        self.assert_tensor(problem["beta"], beta)
+
+    def test_hybrid_stacks(self):
+        random = np.random.default_rng(3)
+        self.k, self.v = (random.standard_normal((2, 5, 6, 3)) for _ in "kv")
+        self.write(
+            np.float32, attention="hybrid", module="retention", layers=b"LNL", causal=np.bool_(True)
+        )
+        problem = self.read()
+        self.assertEqual((problem["module"], problem["layers"]), ("retention", "LNL"))
+        self.assertEqual(problem["key_heads"], 2)
+        self.assertEqual(problem["scale"], 1 / np.sqrt(3))
+        self.assert_tensor(problem["v"], self.v.astype(np.float32))
+        rule = np.log1p(-(2.0 ** (-5 - np.arange(4))))
+        np.testing.assert_allclose(problem["log_decay"]["values"], rule, rtol=2**-23)
+
+    def test_what_belongs_elsewhere_is_refused(self):
+        self.write(np.float32, module="gla")
+        self.assertIn('attribute "module"; allowed with attention = "softmax"', self.refusal())
+        self.write(np.float32, attention="linear", module="gla")
+        self.assertIn("log_decay is missing", self.refusal())
+        self.add(log_decay=np.full((2, 5, 4, 3), -np.inf))
+        self.assertIn("segment_ids", self.refusal())
+        self.write(np.float32, attention="linear", module="basic", layers="LN")
+        self.assertIn('attribute "layers"; allowed with attention = "linear"', self.refusal())
+
+    def test_examples_of_the_documentation(self):
+        text = (pathlib.Path(__file__).parents[2] / "data/README.md").read_text()
+        blocks = re.findall(r"```python\n(.*?)```", text, re.S)
+        code = "\n".join(block for block in blocks if "h5py.File" in block)
+        directory = self.path.parent
+        subprocess.run([sys.executable, "-c", code], cwd=directory, check=True)
+        expected = {
+            "problem.h5": ("", ""),
+            "gla.h5": ("gla", ""),
+            "hybrid.h5": ("retention", "LLLN"),
+        }
+        self.assertEqual({path.name for path in directory.iterdir()}, set(expected))
+        for name, (module, layers) in expected.items():
+            with self.subTest(name):
+                self.path = directory / name
+                problem = self.read()
+                self.assertEqual((problem["module"], problem["layers"]), (module, layers))
+                self.assertEqual(problem["key_heads"], 2)
 
 
 class NumpyResults(Files):
@@ -158,6 +230,18 @@ class NumpyResults(Files):
             result = dump("result", self.path)
             self.assertEqual(result.returncode, 0, result.stderr)
             self.assert_tensor(json.loads(result.stdout)["out"], self.q.astype(code))
+
+    def test_gradients_of_decays_and_parameters(self):
+        for shape in ((4,), (2, 5, 4, 3)):
+            gradient = np.ones(shape)
+            with h5py.File(self.path, "w") as file:
+                file["out"], file["d_log_decay"] = self.q, gradient
+                file["d_gamma"] = file["d_beta"] = np.arange(3.0)
+            result = dump("result", self.path)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            outputs = json.loads(result.stdout)
+            self.assert_tensor(outputs["d_log_decay"], gradient)
+            self.assert_tensor(outputs["d_beta"], np.arange(3.0))
 
 
 class OurFiles(unittest.TestCase):
@@ -191,6 +275,29 @@ class OurFiles(unittest.TestCase):
                 np.testing.assert_array_equal(values, self.expected((2, 7, 4, 3), 0.25))
                 self.assertEqual([axis.label for axis in file["q"].dims], ["B", "N", "H", "D"])
                 self.assertEqual(file["segment_ids"].dtype, "int32")
+
+    def test_linear_problems_open_in_h5py(self):
+        for module in ("basic", "lightning", "retention", "gla", "based", "rebased"):
+            with h5py.File(self.path / f"{module}_bf16.h5") as file:
+                self.assertEqual(file.attrs["attention"], "linear")
+                self.assertEqual(file.attrs["module"], module)
+                self.assertEqual("epsilon" in file.attrs, module in ("based", "rebased"))
+                self.assertEqual("gamma" in file, module == "rebased")
+                self.assertEqual(
+                    "log_decay" in file, module in ("lightning", "retention", "gla"), module
+                )
+        for module, labels in (("lightning", ["H"]), ("gla", ["B", "N", "H", "D"])):
+            with h5py.File(self.path / f"{module}_f16.h5") as file:
+                self.assertEqual(file["log_decay"].dtype, "float32")
+                self.assertEqual([axis.label for axis in file["log_decay"].dims], labels)
+            with h5py.File(self.path / f"{module}_result_f64.h5") as file:
+                self.assertEqual(file["d_log_decay"].dtype, "float64")
+                self.assertEqual([axis.label for axis in file["d_log_decay"].dims], labels)
+                self.assertNotIn("lse", file)
+        with h5py.File(self.path / "hybrid_f32.h5") as file:
+            self.assertEqual(file.attrs["attention"], "hybrid")
+            self.assertEqual(file.attrs["layers"], "LNLL")
+            self.assertEqual(file["k"].shape, (2, 7, 8, 3))
 
     def test_results_open_in_h5py(self):
         with h5py.File(self.path / "result_f32.h5") as file:

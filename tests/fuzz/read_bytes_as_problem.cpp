@@ -22,7 +22,8 @@ std::string read_bytes_as_problem(const std::string& path, std::span<const std::
   write_problem(path, first.problem, first.inputs);
   const ProblemFile second = read_problem(path);
   SP_CHECK(describe(first.problem) == describe(second.problem), "the problem changed");
-  for (const auto tensor : {&Inputs::q, &Inputs::k, &Inputs::v, &Inputs::d_out}) {
+  for (const auto tensor : {&Inputs::q, &Inputs::k, &Inputs::v, &Inputs::d_out, &Inputs::log_decay,
+                            &Inputs::gamma, &Inputs::beta}) {
     SP_CHECK(test::same_tensor(first.inputs.*tensor, second.inputs.*tensor), "a tensor changed");
   }
   return "";

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <utility>
 
 #include "reference/problem/error.hpp"
 
@@ -93,18 +94,73 @@ ProblemFile projected_problem(DType dtype) {
   return file;
 }
 
+namespace {
+
+// Natural logarithms of decays: 0 or less, exact in bf16.
+HostTensor decays(DType dtype, std::vector<std::int64_t> shape) {
+  HostTensor tensor(dtype, std::move(shape));
+  for (std::int64_t i = 0; i < tensor.size(); ++i)
+    tensor.set(i, -0.125 * static_cast<double>(i % 9));
+  return tensor;
+}
+
+}  // namespace
+
+ProblemFile linear_problem(Module module, DType dtype) {
+  ProblemFile file = masked_problem(dtype);
+  Problem& problem = file.problem;
+  problem.module = module;
+  problem.scale = is_normalised(module) ? 1 : 0.375;
+  problem.epsilon = is_normalised(module) ? 0.25 : 0;
+  problem.mask.window = module == Module::kBased ? 3 : 0;
+  const auto [B, N, H, G, D, E] = problem.shape;
+  const DType accumulator = accumulator_of(dtype);
+  if (decay_of(module) == Decay::kPerHead) file.inputs.log_decay = decays(accumulator, {H});
+  if (decay_of(module) == Decay::kPerChannel)
+    file.inputs.log_decay = decays(accumulator, {B, N, H, D});
+  if (module == Module::kRebased) {
+    file.inputs.gamma = numbered(accumulator, {D}, 0.5);
+    file.inputs.beta = numbered(accumulator, {D}, 0.25);
+  }
+  return file;
+}
+
+ProblemFile hybrid_problem(DType dtype) {
+  ProblemFile file = linear_problem(Module::kRetention, dtype);
+  file.problem.layers = "LNLL";
+  file.problem.shape.E = file.problem.shape.D;
+  const auto [B, N, H, G, D, E] = file.problem.shape;
+  file.inputs.k = numbered(dtype, {B, N, 4 * G, D}, -0.5);
+  file.inputs.v = numbered(dtype, {B, N, 4 * G, E}, 1);
+  file.inputs.d_out = numbered(dtype, {B, N, H, E}, 2);
+  return file;
+}
+
 Outputs sample_outputs(const Problem& problem) {
   const Shape& s = problem.shape;
+  const std::int64_t key_heads = s.G * problem.layer_count();
   Outputs outputs;
   outputs.out = numbered(problem.dtype, {s.B, s.N, s.H, s.E}, 0.5);
-  outputs.lse = numbered(accumulator_of(problem.dtype), {s.B, s.H, s.N}, 0.75);
-  if (s.N > 0) outputs.lse.set(0, -INFINITY);
+  const DType accumulator = accumulator_of(problem.dtype);
+  if (!problem.module) {
+    outputs.lse = numbered(accumulator, {s.B, s.H, s.N}, 0.75);
+    if (s.N > 0) outputs.lse.set(0, -INFINITY);
+  }
   outputs.d_q = numbered(problem.dtype, {s.B, s.N, s.H, s.D}, 1);
-  outputs.d_k = numbered(problem.dtype, {s.B, s.N, s.G, s.D}, 2);
-  outputs.d_v = numbered(problem.dtype, {s.B, s.N, s.G, s.E}, 4);
+  outputs.d_k = numbered(problem.dtype, {s.B, s.N, key_heads, s.D}, 2);
+  outputs.d_v = numbered(problem.dtype, {s.B, s.N, key_heads, s.E}, 4);
   if (problem.projected > 0) {
     outputs.d_projection_k = numbered(problem.dtype, {s.N, problem.projected}, 1);
     outputs.d_projection_v = numbered(problem.dtype, {s.N, problem.projected}, 2);
+  }
+  if (!problem.module) return outputs;
+  const Decay decay = decay_of(*problem.module);
+  if (decay == Decay::kPerHead) outputs.d_log_decay = numbered(accumulator, {s.H}, 1);
+  if (decay == Decay::kPerChannel)
+    outputs.d_log_decay = numbered(accumulator, {s.B, s.N, s.H, s.D}, 1);
+  if (problem.module == Module::kRebased) {
+    outputs.d_gamma = numbered(accumulator, {s.D}, 1);
+    outputs.d_beta = numbered(accumulator, {s.D}, 2);
   }
   return outputs;
 }

@@ -40,6 +40,9 @@ bool same_tensor(const HostTensor& a, const HostTensor& b);  // type, shape and 
 // Every part that the schema allows: mask terms with d_out, or projections.
 ProblemFile masked_problem(DType dtype);
 ProblemFile projected_problem(DType dtype);
+// Linear attention with everything that its module has, and a stack of four layers.
+ProblemFile linear_problem(Module module, DType dtype);
+ProblemFile hybrid_problem(DType dtype);
 Outputs sample_outputs(const Problem& problem);
 
 // A file as a bad disk, a bad transfer or a bad intention would leave it.

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <string>
 
 #include "harness/results/problem_file.hpp"
 #include "harness/results/result_file.hpp"
@@ -32,12 +33,19 @@ nlohmann::ordered_json problem_json(const std::string& path) {
           {"dtype", sp::name_of(problem.dtype)},
           {"scale", problem.scale},
           {"projected", problem.projected},
+          {"module", problem.module ? std::string(sp::name_of(*problem.module)) : ""},
+          {"epsilon", problem.epsilon},
+          {"layers", problem.layers},
+          {"key_heads", problem.shape.G},
           {"q", describe(inputs.q)},
           {"k", describe(inputs.k)},
           {"v", describe(inputs.v)},
           {"d_out", describe(inputs.d_out)},
           {"projection_k", describe(inputs.projection_k)},
-          {"projection_v", describe(inputs.projection_v)}};
+          {"projection_v", describe(inputs.projection_v)},
+          {"log_decay", describe(inputs.log_decay)},
+          {"gamma", describe(inputs.gamma)},
+          {"beta", describe(inputs.beta)}};
 }
 
 nlohmann::ordered_json result_json(const std::string& path) {
@@ -51,7 +59,10 @@ nlohmann::ordered_json result_json(const std::string& path) {
           {"lse", describe(outputs.lse)},
           {"d_q", describe(outputs.d_q)},
           {"d_k", describe(outputs.d_k)},
-          {"d_v", describe(outputs.d_v)}};
+          {"d_v", describe(outputs.d_v)},
+          {"d_log_decay", describe(outputs.d_log_decay)},
+          {"d_gamma", describe(outputs.d_gamma)},
+          {"d_beta", describe(outputs.d_beta)}};
 }
 
 }  // namespace

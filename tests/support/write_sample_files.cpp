@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <string>
 
 #include "harness/results/run_file.hpp"
 #include "reference/problem/error.hpp"
@@ -15,7 +16,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   const std::filesystem::path directory = argv[1];
-  const auto name = [&](const char* kind, sp::DType dtype) {
+  const auto name = [&](const std::string& kind, sp::DType dtype) {
     return (directory / fmt::format("{}_{}.h5", kind, sp::name_of(dtype))).string();
   };
   try {
@@ -27,6 +28,21 @@ int main(int argc, char** argv) {
       const sp::ProblemFile projected = sp::test::projected_problem(dtype);
       sp::write_problem(name("masked", dtype), masked.problem, masked.inputs);
       sp::write_problem(name("projected", dtype), projected.problem, projected.inputs);
+      const sp::ProblemFile hybrid = sp::test::hybrid_problem(dtype);
+      sp::write_problem(name("hybrid", dtype), hybrid.problem, hybrid.inputs);
+      for (const sp::Module module : sp::kModules) {
+        const sp::ProblemFile linear = sp::test::linear_problem(module, dtype);
+        const std::string kind(sp::name_of(module));
+        sp::write_problem(name(kind, dtype), linear.problem, linear.inputs);
+        sp::write_result(name(kind + "_result", dtype), linear.problem,
+                         sp::test::sample_outputs(linear.problem),
+                         {.algorithm = "lasp2",
+                          .backend = "thread",
+                          .ranks = 1,
+                          .bytes_sent_per_rank = {0},
+                          .messages_per_rank = {0}},
+                         environment);
+      }
       sp::write_result(name("result", dtype), masked.problem,
                        sp::test::sample_outputs(masked.problem),
                        {.algorithm = "ring/zigzag",

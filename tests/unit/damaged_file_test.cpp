@@ -28,7 +28,10 @@ std::vector<std::vector<std::byte>> samples() {
   const std::string path = directory.file("sample.h5");
   std::vector<std::vector<std::byte>> all;
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kF64}) {
-    for (const ProblemFile& file : {test::masked_problem(dtype), test::projected_problem(dtype)}) {
+    for (const ProblemFile& file :
+         {test::masked_problem(dtype), test::projected_problem(dtype),
+          test::linear_problem(Module::kGla, dtype), test::linear_problem(Module::kRebased, dtype),
+          test::hybrid_problem(dtype)}) {
       write_problem(path, file.problem, file.inputs);
       all.push_back(test::read_bytes(path));
     }

@@ -23,6 +23,7 @@ void expect_same(const ProblemFile& a, const ProblemFile& b) {
   EXPECT_EQ(a.problem.mask.causal, b.problem.mask.causal);
   EXPECT_EQ(a.problem.mask.window, b.problem.mask.window);
   EXPECT_EQ(a.problem.mask.segment_ids, b.problem.mask.segment_ids);
+  EXPECT_EQ(a.problem.family(), b.problem.family());
   for (const auto tensor : {&Inputs::q, &Inputs::k, &Inputs::v, &Inputs::d_out,
                             &Inputs::projection_k, &Inputs::projection_v}) {
     EXPECT_TRUE(test::same_tensor(a.inputs.*tensor, b.inputs.*tensor));

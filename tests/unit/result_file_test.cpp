@@ -27,14 +27,17 @@ TEST_P(ResultFileOf, RoundTrips) {
   const test::TemporaryDirectory directory;
   const std::string path = directory.file("result.h5");
   for (const ProblemFile& file :
-       {test::masked_problem(GetParam()), test::projected_problem(GetParam())}) {
+       {test::masked_problem(GetParam()), test::projected_problem(GetParam()),
+        test::linear_problem(Module::kLightning, GetParam()),
+        test::linear_problem(Module::kGla, GetParam()),
+        test::linear_problem(Module::kRebased, GetParam()), test::hybrid_problem(GetParam())}) {
     for (const std::int64_t ranks : {1, 3}) {
       const Outputs outputs = test::sample_outputs(file.problem);
       write_result(path, file.problem, outputs, info_of(ranks), capture_environment());
       const ResultFile result = read_result(path);
-      for (const auto tensor :
-           {&Outputs::out, &Outputs::lse, &Outputs::d_q, &Outputs::d_k, &Outputs::d_v,
-            &Outputs::d_projection_k, &Outputs::d_projection_v}) {
+      for (const auto tensor : {&Outputs::out, &Outputs::lse, &Outputs::d_q, &Outputs::d_k,
+                                &Outputs::d_v, &Outputs::d_projection_k, &Outputs::d_projection_v,
+                                &Outputs::d_log_decay, &Outputs::d_gamma, &Outputs::d_beta}) {
         EXPECT_TRUE(test::same_tensor(outputs.*tensor, result.outputs.*tensor));
       }
       EXPECT_EQ(result.info.algorithm, "ring/zigzag");
@@ -96,6 +99,17 @@ TEST_F(ForeignResult, TypesNeedNotAgree) {
   EXPECT_EQ(result.outputs.d_q.dtype(), DType::kF32);
 }
 
+TEST_F(ForeignResult, GradientsOfDecaysArePerHeadOrPerChannel) {
+  for (const test::Dims& dims : {test::Dims{3}, test::Dims{1, 2, 3, 2}}) {
+    EXPECT_EQ(complaint([&](hid_t file) {
+                test::put_dataset(file, "out", H5T_IEEE_F32LE, {1, 2, 3, 2});
+                test::put_dataset(file, "d_log_decay", H5T_IEEE_F64LE, dims);
+              }),
+              "");
+    EXPECT_EQ(read_result(path_).outputs.d_log_decay.shape().size(), dims.size());
+  }
+}
+
 TEST_F(ForeignResult, RefusalsNameWhatIsAllowed) {
   const auto has = [](const std::string& text, const std::string& part) {
     return text.find(part) != std::string::npos;
@@ -109,6 +123,12 @@ TEST_F(ForeignResult, RefusalsNameWhatIsAllowed) {
   EXPECT_TRUE(
       has(complaint([](hid_t file) { test::put_dataset(file, "out", H5T_IEEE_F32LE, {2, 2}); }),
           "out has shape [2, 2]; allowed: 4 dimensions [B, N, H, E]"));
+  EXPECT_TRUE(has(complaint([](hid_t file) {
+                    test::put_dataset(file, "out", H5T_IEEE_F32LE, {1, 2, 1, 2});
+                    test::put_dataset(file, "d_log_decay", H5T_IEEE_F32LE, {2, 2});
+                  }),
+                  "d_log_decay has shape [2, 2]; allowed: 1 dimension [H] or 4 dimensions [B, N, "
+                  "H, D]"));
 }
 
 TEST_F(ForeignResult, AProblemIsNotAResult) {
