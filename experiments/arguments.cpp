@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <iterator>
 #include <numeric>
 #include <optional>
 
@@ -110,6 +111,19 @@ std::int64_t parse_size(const std::string& text, const char* what) {
         text));
   }
   return size;
+}
+
+std::vector<std::int64_t> parse_sizes(const std::string& text, const char* what) {
+  std::vector<std::int64_t> sizes;
+  for (const std::string& part : split(text, ',')) sizes.push_back(parse_size(part, what));
+  return sizes;
+}
+
+std::vector<Module> parse_modules(const std::string& text) {
+  if (text == "all") return {std::begin(kModules), std::end(kModules)};
+  std::vector<Module> modules;
+  for (const std::string& part : split(text, ',')) modules.push_back(parse_module(part));
+  return modules;
 }
 
 std::vector<int> parse_ranks(const std::string& text) {

@@ -8,15 +8,20 @@
 #include <vector>
 
 #include "optimized/algorithms/algorithm.hpp"
+#include "reference/problem/problem.hpp"
 
 namespace sp {
 
 // "4096", "64K", "2M", "1G" (binary). Throws Error(kUsage).
 std::int64_t parse_size(const std::string& text, const char* what);
+// A comma list of them.
+std::vector<std::int64_t> parse_sizes(const std::string& text, const char* what);
 // "8", "2,4,8", "1..9", "8:64:*2", and comma lists of these.
 std::vector<int> parse_ranks(const std::string& text);
 // "all", or a comma list of ids; unknown ids get the nearest one suggested.
 std::vector<const Algorithm*> parse_algorithms(const std::string& text);
+// "all", or a comma list of names.
+std::vector<Module> parse_modules(const std::string& text);
 // Checks for CLI11, which lets these pass: the complaint, or nothing.
 std::string refuse_empty(const std::string& text);
 std::string refuse_no_seed(const std::string& text);  // else -1 and 2^64 become 2^64 - 1

@@ -57,8 +57,11 @@ int check(const Options& options) {
   const ResultFile theirs = read_result(options.result);
   const Outputs& outputs = theirs.outputs;
   Inputs inputs = file.inputs;
-  const bool gradients = !outputs.d_q.absent() || !outputs.d_k.absent() || !outputs.d_v.absent() ||
-                         !outputs.d_projection_k.absent() || !outputs.d_projection_v.absent();
+  bool gradients = false;
+  for (const auto x :
+       {&Outputs::d_q, &Outputs::d_k, &Outputs::d_v, &Outputs::d_projection_k,
+        &Outputs::d_projection_v, &Outputs::d_log_decay, &Outputs::d_gamma, &Outputs::d_beta})
+    gradients = gradients || !(outputs.*x).absent();
   if (gradients && inputs.d_out.absent()) {
     throw Error(ErrorKind::kUsage, fmt::format("{} holds gradients but {} has no d_out",
                                                options.result, options.problem));

@@ -23,8 +23,10 @@ struct Command {
 
 void add_list(CLI::App& app, Command& command);
 void add_verify(CLI::App& app, Command& command);
+void add_bench(CLI::App& app, Command& command);
 void add_compute(CLI::App& app, Command& command);
 void add_check(CLI::App& app, Command& command);
+void add_reproduce(CLI::App& app, Command& command);
 void add_env(CLI::App& app, Command& command);
 
 }  // namespace sp

@@ -1,6 +1,7 @@
 // seqpar list: what there is.
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -8,15 +9,51 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "experiments/backends.hpp"
 #include "optimized/algorithms/registry.hpp"
+#include "reference/problem/error.hpp"
 
 namespace sp {
 namespace {
 
-const char* name_of(Family family) {
-  return family == Family::kSoftmax ? "softmax" : "projected softmax";
+bool is_valid(const Problem& problem) {
+  try {
+    validate(problem);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+// Asked of the algorithm itself, with a small problem that suits every module.
+std::vector<std::string_view> modules_of(const Algorithm& algorithm) {
+  std::vector<std::string_view> names;
+  if (algorithm.family != Family::kLinear && algorithm.family != Family::kHybrid) return names;
+  const World world{4};
+  Problem problem;
+  problem.shape = {.B = 1, .N = 64, .H = 4, .G = 4, .D = 8, .E = 8};
+  problem.mask.causal = true;
+  if (algorithm.family == Family::kHybrid) problem.layers = "LN";
+  for (const Module module : kModules) {
+    problem.module = module;
+    problem.epsilon = default_epsilon(module);
+    if (is_valid(problem) && algorithm.supports(problem, world)) names.push_back(name_of(module));
+  }
+  return names;
+}
+
+nlohmann::ordered_json entry_of(const Algorithm& algorithm) {
+  nlohmann::ordered_json entry{{"id", algorithm.id},
+                               {"title", algorithm.title},
+                               {"paper", algorithm.paper},
+                               {"pattern", algorithm.pattern},
+                               {"family", name_of(algorithm.family)},
+                               {"sharding", name_of(algorithm.sharding)},
+                               {"directions", {"forward", "backward"}}};
+  if (const auto modules = modules_of(algorithm); !modules.empty()) entry["modules"] = modules;
+  return entry;
 }
 
 int list_json() {
@@ -25,15 +62,7 @@ int list_json() {
     out["backends"].push_back(
         {{"name", backend.name}, {"built", backend.built}, {"description", backend.description}});
   }
-  for (const Algorithm* a : algorithms()) {
-    out["algorithms"].push_back({{"id", a->id},
-                                 {"title", a->title},
-                                 {"paper", a->paper},
-                                 {"pattern", a->pattern},
-                                 {"family", name_of(a->family)},
-                                 {"sharding", name_of(a->sharding)},
-                                 {"directions", {"forward", "backward"}}});
-  }
+  for (const Algorithm* a : algorithms()) out["algorithms"].push_back(entry_of(*a));
   fmt::print("{}\n", out.dump(2));
   return kOk;
 }
@@ -41,12 +70,15 @@ int list_json() {
 int list_text() {
   fmt::print("# {:<26} {:<18} {:<11}", "algorithm", "family", "sharding");
   for (const BackendInfo& backend : backends()) fmt::print(" {:<8}", backend.name);
-  fmt::print(" {}\n", "pattern");
+  fmt::print(" {}\n", "pattern [modules of linear attention]");
   for (const Algorithm* a : algorithms()) {
     fmt::print("  {:<26} {:<18} {:<11}", a->id, name_of(a->family), name_of(a->sharding));
     for (const BackendInfo& backend : backends())
       fmt::print(" {:<8}", backend.built ? "fwd+bwd" : "-");
-    fmt::print(" {}\n", a->pattern);
+    const auto modules = modules_of(*a);
+    fmt::print(" {}", a->pattern);
+    if (!modules.empty()) fmt::print(" [{}]", fmt::join(modules, " "));
+    fmt::print("\n");
   }
   return kOk;
 }

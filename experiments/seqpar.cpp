@@ -76,8 +76,10 @@ int run(int argc, char** argv) {
   Command command{typed(argc, argv), {}, {}, {}};
   add_list(app, command);
   add_verify(app, command);
+  add_bench(app, command);
   add_compute(app, command);
   add_check(app, command);
+  add_reproduce(app, command);
   add_env(app, command);
   for (CLI::App* sub : app.get_subcommands({})) {
     for (CLI::Option* option : sub->get_options()) {

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -17,10 +18,11 @@ namespace {
 
 // As typed; empty means drawn.
 struct Options {
-  std::string algorithm = "all", backend = "thread", ranks, dtype, values, out;
+  std::string algorithm = "all", family, backend = "thread", ranks, dtype, values, out;
+  std::string module, layers;
   std::string tokens, batch, heads, kv_heads, head_size, value_head_size, window, projected;
   std::string causal, segments;
-  int ranks_per_node = 0;
+  int ranks_per_node = 0, splits = 0;
   std::int64_t cases = 100;
   std::uint64_t seed = 1;
   std::optional<std::uint64_t> only_case, chaos;
@@ -66,6 +68,18 @@ Pins pins_of(const Options& o, std::string& flags) {
   pins.projected = size_pin(o.projected, "--projected", 1, flags);
   pins.causal = switch_pin(o.causal, "--causal", flags);
   pins.segments = switch_pin(o.segments, "--segments", flags);
+  if (o.splits > 0) {
+    pins.splits = o.splits;
+    flags += fmt::format(" --splits {}", o.splits);
+  }
+  if (!o.module.empty()) {
+    pins.module = parse_module(o.module);
+    flags += " --module " + o.module;
+  }
+  if (!o.layers.empty()) {
+    pins.layers = o.layers;
+    flags += " --layers " + o.layers;
+  }
   if (!o.dtype.empty()) {
     pins.dtype = parse_dtype(o.dtype);
     flags += " --dtype " + o.dtype;
@@ -77,12 +91,29 @@ Pins pins_of(const Options& o, std::string& flags) {
   return pins;
 }
 
+// The algorithms named, of the families named.
+std::vector<const Algorithm*> chosen_algorithms(const Options& o) {
+  std::vector<const Algorithm*> chosen = parse_algorithms(o.algorithm);
+  if (o.family.empty()) return chosen;
+  std::erase_if(chosen, [&](const Algorithm* a) { return name_of(a->family) != o.family; });
+  if (chosen.empty())
+    throw Error(ErrorKind::kUsage, fmt::format("--algorithm {} names no algorithm of family {}",
+                                               o.algorithm, o.family));
+  return chosen;
+}
+
+std::string row_name(const AlgorithmReport& row) {
+  return row.module ? fmt::format("{} {}", row.algorithm->id, name_of(*row.module))
+                    : row.algorithm->id;
+}
+
 VerificationTable table_of(const std::vector<AlgorithmReport>& reports, const Options& o,
                            const Command& command) {
   VerificationTable table{{}, o.seed, command.line};
   for (const AlgorithmReport& r : reports) {
-    table.rows.push_back({r.algorithm->id, o.backend, r.cases, r.skipped, r.worst.error,
-                          r.worst.limit, r.worst.ratio, !r.failure && r.cases > 0});
+    if (!r.refusal.empty()) continue;
+    table.rows.push_back({row_name(r), o.backend, r.cases, r.skipped, r.worst.error, r.worst.limit,
+                          r.worst.ratio, r.passed()});
   }
   return table;
 }
@@ -90,43 +121,45 @@ VerificationTable table_of(const std::vector<AlgorithmReport>& reports, const Op
 void print_text(const std::vector<AlgorithmReport>& reports, const Options& o) {
   fmt::print("# seqpar verify: back-end {}, seed {}, {}\n", o.backend, o.seed,
              o.forward_only ? "forward" : "forward and backward");
-  fmt::print("# {:<26} {:>6} {:>8} {:>12} {:>12} {:>9}  {:<15} {}\n", "algorithm", "cases",
+  fmt::print("# {:<28} {:>6} {:>8} {:>12} {:>12} {:>9}  {:<15} {}\n", "algorithm", "cases",
              "skipped", "worst error", "limit", "err/limit", "of tensor", "verdict");
-  int failed = 0;
+  std::size_t failed = 0, refused = 0;
   for (const AlgorithmReport& r : reports) {
-    const bool good = !r.failure && r.cases > 0;
-    failed += good ? 0 : 1;
-    fmt::print("  {:<26} {:>6} {:>8} {:>12.3g} {:>12.3g} {:>9.3f}  {:<15} {}\n", r.algorithm->id,
+    failed += r.passed() ? 0 : 1;
+    refused += r.refusal.empty() ? 0 : 1;
+    if (!r.refusal.empty()) continue;
+    fmt::print("  {:<28} {:>6} {:>8} {:>12.3g} {:>12.3g} {:>9.3f}  {:<15} {}\n", row_name(r),
                r.cases, r.skipped, r.worst.error, r.worst.limit, r.worst.ratio,
                r.worst.name.empty() ? "-" : r.worst.name,
-               r.failure ? "FAILED"
-               : good    ? "ok"
-                         : "NOT RUN");
+               r.failure    ? "FAILED"
+               : r.passed() ? "ok"
+                            : "NOT RUN");
   }
   for (const AlgorithmReport& r : reports) {
+    if (!r.refusal.empty()) fmt::print("# {} refused: {}\n", row_name(r), r.refusal);
     if (r.failure) fmt::print("{}\n", r.failure->message);
-    if (r.cases == 0)
-      fmt::print("{} refused every drawn problem: {}\n", r.algorithm->id, r.skip_reason);
+    if (r.refusal.empty() && r.cases == 0)
+      fmt::print("{} refused every drawn problem: {}\n", row_name(r), r.skip_reason);
   }
-  fmt::print("# {} of {} algorithms verified: {}\n",
-             reports.size() - static_cast<std::size_t>(failed), reports.size(),
-             failed == 0 ? "OK" : "FAILED");
+  const std::size_t rows = reports.size() - refused;
+  const bool modules = std::any_of(reports.begin(), reports.end(),
+                                   [](const AlgorithmReport& r) { return r.module.has_value(); });
+  fmt::print("# {} of {} {} verified: {}\n", rows - failed, rows,
+             modules ? "algorithms and modules" : "algorithms", failed == 0 ? "OK" : "FAILED");
 }
 
-void print_json(const VerificationTable& table, const std::vector<AlgorithmReport>& reports) {
+void print_json(const VerificationTable& table, const std::vector<AlgorithmReport>& reports,
+                const std::string& backend) {
   nlohmann::ordered_json out{{"command", table.command_line}, {"seed", table.seed}};
-  for (std::size_t i = 0; i < table.rows.size(); ++i) {
-    const VerificationRow& row = table.rows[i];
-    out["algorithms"].push_back({{"id", row.algorithm},
-                                 {"backend", row.backend},
-                                 {"cases", row.cases},
-                                 {"skipped", row.skipped},
-                                 {"worst_error", row.max_error},
-                                 {"limit", row.limit},
-                                 {"worst_ratio", row.worst_ratio},
-                                 {"worst_tensor", reports[i].worst.name},
-                                 {"passed", row.passed}});
-    if (reports[i].failure) out["algorithms"].back()["failure"] = reports[i].failure->message;
+  for (const AlgorithmReport& r : reports) {
+    nlohmann::ordered_json row{
+        {"id", r.algorithm->id},        {"backend", backend},           {"cases", r.cases},
+        {"skipped", r.skipped},         {"worst_error", r.worst.error}, {"limit", r.worst.limit},
+        {"worst_ratio", r.worst.ratio}, {"worst_tensor", r.worst.name}, {"passed", r.passed()}};
+    if (r.module) row["module"] = name_of(*r.module);
+    if (!r.refusal.empty()) row["refused"] = r.refusal;
+    if (r.failure) row["failure"] = r.failure->message;
+    out["algorithms"].push_back(std::move(row));
   }
   fmt::print("{}\n", out.dump(2));
 }
@@ -137,7 +170,8 @@ int verify_command(const Options& o, Command& command) {
     throw Error(ErrorKind::kUsage,
                 fmt::format("--cases {} is impossible; allowed: 1..{}", o.cases, kMostCases));
   VerifyOptions options;
-  options.algorithms = parse_algorithms(o.algorithm);
+  options.algorithms = chosen_algorithms(o);
+  options.per_module = true;
   options.pins = pins_of(o, options.repeat_flags);
   const std::unique_ptr<Backend> backend = make_backend(
       o.backend, std::chrono::milliseconds(static_cast<std::int64_t>(o.time_limit_s * 1000)),
@@ -165,11 +199,11 @@ int verify_command(const Options& o, Command& command) {
                      [&](std::int64_t done, std::int64_t total) { progress.show(done, total); });
   }
   bool passed = true;
-  for (const AlgorithmReport& r : reports) passed = passed && !r.failure && r.cases > 0;
+  for (const AlgorithmReport& r : reports) passed = passed && r.passed();
   if (!backend->leads()) return passed ? kOk : kFailed;
   const VerificationTable table = table_of(reports, o, command);
   if (o.json) {
-    print_json(table, reports);
+    print_json(table, reports, o.backend);
   } else {
     print_text(reports, o);
   }
@@ -197,8 +231,18 @@ void add_problem_options(CLI::App& sub, Options& o) {
       ->check(on_off)
       ->group("Pins");
   sub.add_option("--dtype", o.dtype, "Pin the storage type: f32, bf16, f16, f64")->group("Pins");
-  sub.add_option("--values", o.values,
-                 "Pin the values: normal, dominant, huge, identical_keys, constant_v, tiny")
+  sub.add_option(
+         "--values", o.values,
+         "Pin the values: normal, dominant, huge, identical_keys, constant_v, tiny, integers")
+      ->group("Pins");
+  sub.add_option(
+         "--module", o.module,
+         "Pin the module of linear attention: basic, lightning, retention, gla, based, rebased")
+      ->group("Pins");
+  sub.add_option("--layers", o.layers, "Pin the layers of a hybrid stack, e.g. LLLN")
+      ->group("Pins");
+  sub.add_option("--splits", o.splits, "Pin the pieces that a state travels in")
+      ->check(CLI::Range(1, 1 << 20))
       ->group("Pins");
 }
 
@@ -210,6 +254,8 @@ void add_verify(CLI::App& app, Command& command) {
   const auto o = std::make_shared<Options>();
   sub->add_option("--algorithm", o->algorithm, "Ids, comma-separated, or all")
       ->capture_default_str();
+  sub->add_option("--family", o->family, "Only algorithms of this family")
+      ->check(CLI::IsMember({"softmax", "projected softmax", "linear", "hybrid"}));
   sub->add_option("--backend", o->backend, "thread or mpi")->capture_default_str();
   sub->add_option("--ranks", o->ranks,
                   "Rank counts to draw from: 8, 2,4,8, 1..9, 8:64:*2 (default 1..9,16)");

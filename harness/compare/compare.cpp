@@ -23,7 +23,8 @@ struct Judgement {
 };
 
 // Written so that NaN anywhere fails: only a comparison that holds passes.
-Judgement judge(double value, double expected, const Limit& limit, DType storage) {
+Judgement judge(double value, double expected, const Limit& limit, std::int64_t element,
+                DType storage) {
   if (limit.exact) {
     const double wanted = rounded(expected, storage);
     return {std::fabs(value - wanted), 0, value == wanted ? 0 : kInfinity};
@@ -32,7 +33,8 @@ Judgement judge(double value, double expected, const Limit& limit, DType storage
     return value == expected ? Judgement{0, 0, 0} : Judgement{kInfinity, 0, kInfinity};
   }
   const double error = std::fabs(value - expected);
-  const double allowed = limit.relative * std::fabs(expected) + limit.absolute;
+  const double size = limit.sizes.absent() ? 0 : limit.per_size * limit.sizes.at(element);
+  const double allowed = limit.relative * std::fabs(expected) + limit.absolute + size;
   if (error == 0 && allowed >= 0) return {0, allowed, 0};
   const double ratio = error / allowed;
   return {error, allowed, ratio >= 0 ? ratio : kInfinity};
@@ -59,7 +61,7 @@ TensorVerdict compare_tensor(const char* name, const HostTensor& result, const H
   verdict.elements = result.size();
   for (std::int64_t i = 0; i < result.size(); ++i) {
     const double value = result.at(i), expected = exact.at(i);
-    const Judgement judgement = judge(value, expected, limit, storage);
+    const Judgement judgement = judge(value, expected, limit, i, storage);
     if (!(judgement.ratio <= 1)) ++verdict.failures;
     if (verdict.worst >= 0 && !(judgement.ratio > verdict.ratio)) continue;
     verdict.worst = i;
@@ -91,19 +93,33 @@ const TensorVerdict* Verdict::worst() const {
 }
 
 Verdict compare(const Outputs& result, const Outputs& exact, const Limits& limits, DType storage) {
-  Verdict verdict;
-  const auto add = [&](const char* name, const HostTensor& tensor, const HostTensor& wanted,
-                       const Limit& limit) {
-    if (!tensor.absent())
-      verdict.tensors.push_back(compare_tensor(name, tensor, wanted, limit, storage));
+  struct Field {
+    const char* name;
+    HostTensor Outputs::* tensor;
+    Limit Limits::* limit;
   };
-  add("out", result.out, exact.out, limits.out);
-  add("lse", result.lse, exact.lse, limits.lse);
-  add("d_q", result.d_q, exact.d_q, limits.d_q);
-  add("d_k", result.d_k, exact.d_k, limits.d_k);
-  add("d_v", result.d_v, exact.d_v, limits.d_v);
-  add("d_projection_k", result.d_projection_k, exact.d_projection_k, limits.d_projection_k);
-  add("d_projection_v", result.d_projection_v, exact.d_projection_v, limits.d_projection_v);
+  constexpr Field kFields[] = {
+      {"out", &Outputs::out, &Limits::out},
+      {"lse", &Outputs::lse, &Limits::lse},
+      {"d_q", &Outputs::d_q, &Limits::d_q},
+      {"d_k", &Outputs::d_k, &Limits::d_k},
+      {"d_v", &Outputs::d_v, &Limits::d_v},
+      {"d_projection_k", &Outputs::d_projection_k, &Limits::d_projection_k},
+      {"d_projection_v", &Outputs::d_projection_v, &Limits::d_projection_v},
+      {"d_log_decay", &Outputs::d_log_decay, &Limits::d_log_decay},
+      {"d_gamma", &Outputs::d_gamma, &Limits::d_gamma},
+      {"d_beta", &Outputs::d_beta, &Limits::d_beta},
+  };
+  Verdict verdict;
+  for (const Field& field : kFields) {
+    const HostTensor& tensor = result.*field.tensor;
+    if (tensor.absent()) continue;
+    if ((exact.*field.tensor).absent())
+      throw Error(ErrorKind::kUsage,
+                  fmt::format("tensor {} does not belong to this problem", field.name));
+    verdict.tensors.push_back(
+        compare_tensor(field.name, tensor, exact.*field.tensor, limits.*field.limit, storage));
+  }
   return verdict;
 }
 

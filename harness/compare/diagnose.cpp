@@ -60,12 +60,13 @@ std::string diagnose(const Problem& problem, const Inputs& inputs, const Verdict
   const TensorVerdict* worst = verdict.worst();
   if (worst == nullptr) return "a verdict failed without elements";
   std::string text = describe(*worst);
+  if (worst->index.size() < 2) return text;  // of all tokens: no one owns it
   const bool projection = worst->name.starts_with("d_projection");
   const std::int64_t token = worst->index[projection ? 0 : worst->name == "lse" ? 2 : 1];
   const int owner = owner_of(layout, token);
   text += fmt::format("; token {} belongs to rank {}", token, owner);
   const bool explainable = (worst->name == "out" || worst->name == "lse") &&
-                           problem.projected == 0 && std::isfinite(worst->value) &&
+                           problem.family() == Family::kSoftmax && std::isfinite(worst->value) &&
                            problem.shape.N <= 4096;
   if (!explainable) return text;
   // A lost block of keys is the most common fault: does leaving one out give what was seen?

@@ -11,6 +11,8 @@ namespace {
 constexpr double kOutFactor = 2, kGradientFactor = 3;  // times the error of the naive version
 constexpr double kMerge = 8, kSampled = 64;            // times w (1 + L)
 constexpr double kProducts = 4;                        // times w, of dp and delta
+constexpr double kLinear = 8;                          // times w A
+constexpr double kNoise = 2;                           // times the change of a stack
 
 double largest(const HostTensor& tensor) {
   double most = 0;
@@ -54,11 +56,14 @@ double largest_token_sum(const HostTensor& x) {
   return sums.empty() ? 0 : *std::max_element(sums.begin(), sums.end());
 }
 
+// Half the distance of the smallest numbers of the storage type.
+double subnormal_of(const Problem& problem) { return problem.dtype == DType::kF16 ? 0x1p-25 : 0; }
+
 Limits derive(const Problem& problem, const Inputs& inputs, const Outputs& exact,
               const NaiveOutputs& naive, int roundings, bool exact_case, double merge_factor) {
   const double u = unit_roundoff(problem.dtype);
   const double w = unit_roundoff(accumulator_of(problem.dtype));
-  const double subnormal = problem.dtype == DType::kF16 ? 0x1p-25 : 0;
+  const double subnormal = subnormal_of(problem);
   const double weights = merge_factor * w * (1 + largest(exact.lse));  // relative, of a probability
   const auto limit = [&](const HostTensor& naive_tensor, const HostTensor& exact_tensor,
                          double factor, double floor) {
@@ -117,6 +122,41 @@ Limits sampled_limits_for(const Problem& problem, const Inputs& inputs, const Ou
     bounds.d_scores_per_key = bounds.d_scores_per_query * bounds.probability_per_key;
   }
   return derive(problem, inputs, exact, bounds, roundings, exact_case, kSampled);
+}
+
+Limits linear_limits_for(const Problem& problem, const Outputs& sizes, bool exact_case) {
+  const double u = unit_roundoff(problem.dtype);
+  const double w = unit_roundoff(accumulator_of(problem.dtype));
+  // In f64 the reference rounds like the algorithm.
+  const double factor = (problem.dtype == DType::kF64 ? 2 : 1) * kLinear;
+  const auto limit = [&](const HostTensor& size, double relative, bool exact) {
+    return Limit{relative, relative == u ? subnormal_of(problem) : 0, exact, factor * w, size};
+  };
+  Limits limits;
+  limits.out = limit(sizes.out, u, exact_case);
+  limits.d_q = limit(sizes.d_q, u, exact_case);
+  limits.d_k = limit(sizes.d_k, u, exact_case);
+  limits.d_v = limit(sizes.d_v, u, exact_case);
+  // These hold the accumulator type, and their sums are too long for exact cases.
+  limits.d_log_decay = limit(sizes.d_log_decay, w, false);
+  limits.d_gamma = limit(sizes.d_gamma, w, false);
+  limits.d_beta = limit(sizes.d_beta, w, false);
+  return limits;
+}
+
+Limits stack_limits_for(const Problem& problem, const Outputs& noise) {
+  const double u = unit_roundoff(problem.dtype);
+  const double w = unit_roundoff(accumulator_of(problem.dtype));
+  const auto limit = [&](const HostTensor& change, double relative) {
+    return Limit{relative, (change.absent() ? 0 : kNoise * change.at(0)) + subnormal_of(problem)};
+  };
+  Limits limits;
+  limits.out = limit(noise.out, u);
+  limits.d_q = limit(noise.d_q, u);
+  limits.d_k = limit(noise.d_k, u);
+  limits.d_v = limit(noise.d_v, u);
+  limits.d_log_decay = limit(noise.d_log_decay, w);
+  return limits;
 }
 
 }  // namespace sp

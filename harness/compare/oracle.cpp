@@ -3,10 +3,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <future>
 #include <set>
 
+#include "harness/compare/linear_sizes.hpp"
 #include "harness/compare/naive.hpp"
+#include "harness/compare/stack_noise.hpp"
 #include "reference/attention.hpp"
+#include "reference/evaluate.hpp"
+#include "reference/linear_attention.hpp"
 #include "reference/problem/error.hpp"
 
 namespace sp {
@@ -15,7 +20,7 @@ namespace {
 double reference_work(const Problem& problem, bool backward) {
   const Shape& s = problem.shape;
   const double keys = static_cast<double>(problem.projected > 0 ? problem.projected : s.N);
-  return static_cast<double>(s.B * s.H) * static_cast<double>(s.N) * keys *
+  return static_cast<double>(s.B * s.H * problem.layer_count()) * static_cast<double>(s.N) * keys *
          static_cast<double>(s.D + s.E) * (backward ? 3.5 : 1);
 }
 
@@ -53,24 +58,104 @@ HostTensor rows_of(const HostTensor& whole, std::size_t axis,
   return rows;
 }
 
+void make_absolute(HostTensor& tensor) {
+  for (std::int64_t i = 0; i < tensor.size(); ++i) tensor.set(i, std::fabs(tensor.at(i)));
+}
+
+// The limits of the softmax part that a window adds to Based.
+Limits window_limits(const Problem& problem, const Inputs& inputs) {
+  Problem window = problem;
+  window.module.reset();
+  window.epsilon = 0;
+  window.scale = default_scale(problem.shape);
+  return limits_for(window, inputs, reference::attention(window, inputs),
+                    naive_attention(window, inputs), 1, false);
+}
+
 }  // namespace
 
 Oracle::Oracle(const Problem& problem, const Inputs& inputs, bool exact_case)
     : problem_(problem), inputs_(inputs), exact_case_(exact_case) {
-  if (problem.projected == 0 &&
-      reference_work(problem, !inputs.d_out.absent()) > kMostReferenceWork) {
-    tokens_ = sample(problem.shape.N);
+  const bool large = reference_work(problem, !inputs.d_out.absent()) > kMostReferenceWork;
+  if (large && problem.family() != Family::kProjectedSoftmax) tokens_ = sample(problem.shape.N);
+  if (problem.module) {
+    prepare_linear();
+  } else if (sampled()) {
     exact_ = reference::attention_rows(problem, inputs, tokens_);
+  } else {
+    exact_ = reference::attention(problem, inputs);
+    naive_ = naive_attention(problem, inputs);
+  }
+}
+
+void Oracle::prepare_linear() {
+  const bool stack = problem_.family() == Family::kHybrid;
+  if (sampled()) {
+    if (stack || is_normalised(*problem_.module) || !problem_.mask.causal) {
+      throw Error(
+          ErrorKind::kUsage,
+          "this problem is too large to be checked: hybrid stacks, modules with a normaliser "
+          "and problems without a mask need the whole reference");
+    }
+    // Linear in each input: the sizes are the same sums of absolute values.
+    auto sizes = std::async(std::launch::async, [&] {
+      Inputs positive = inputs_;
+      for (HostTensor* tensor : {&positive.q, &positive.k, &positive.v, &positive.d_out})
+        make_absolute(*tensor);
+      Problem problem = problem_;
+      problem.scale = std::fabs(problem.scale);
+      return reference::linear_attention_rows(problem, positive, tokens_);
+    });
+    exact_ = reference::linear_attention_rows(problem_, inputs_, tokens_);
+    sizes_ = sizes.get();
     return;
   }
-  exact_ = reference::attention(problem, inputs);
-  naive_ = naive_attention(problem, inputs);
+  exact_ = reference::evaluate(problem_, inputs_);
+  if (stack) {
+    sizes_ = stack_noise(problem_, inputs_, exact_);
+    return;
+  }
+  sizes_ = linear_sizes(problem_, inputs_, exact_);
+  if (problem_.mask.window > 0) window_ = window_limits(problem_, inputs_);
+}
+
+Limits Oracle::limits(int roundings) const {
+  if (problem_.family() == Family::kHybrid) return stack_limits_for(problem_, sizes_);
+  if (problem_.family() == Family::kLinear) {
+    Limits limits = linear_limits_for(problem_, sizes_, exact_case_);
+    limits.out.absolute += window_.out.absolute;
+    limits.d_q.absolute += window_.d_q.absolute;
+    limits.d_k.absolute += window_.d_k.absolute;
+    limits.d_v.absolute += window_.d_v.absolute;
+    return limits;
+  }
+  return limits_for(problem_, inputs_, exact_, naive_, roundings, exact_case_);
 }
 
 Verdict Oracle::judge(const Outputs& result, int roundings) const {
+  if (sampled() && problem_.module) return judge_sampled_linear(result);
   if (sampled()) return judge_sampled(result, roundings);
-  const Limits limits = limits_for(problem_, inputs_, exact_, naive_, roundings, exact_case_);
-  return compare(result, exact_, limits, problem_.dtype);
+  return compare(result, exact_, limits(roundings), problem_.dtype);
+}
+
+// The verdict's rows as tokens of the whole.
+Verdict Oracle::in_whole(Verdict verdict) const {
+  for (TensorVerdict& tensor : verdict.tensors) {
+    if (tensor.worst < 0) continue;
+    std::int64_t& token = tensor.index[tensor.name == "lse" ? 2 : 1];
+    token = tokens_[static_cast<std::size_t>(token)];
+  }
+  return verdict;
+}
+
+// Gradients of decays are sums over all tokens: not sampled.
+Verdict Oracle::judge_sampled_linear(const Outputs& result) const {
+  Outputs rows;
+  rows.out = rows_of(result.out, 1, tokens_);
+  rows.d_q = rows_of(result.d_q, 1, tokens_);
+  rows.d_k = rows_of(result.d_k, 1, tokens_);
+  rows.d_v = rows_of(result.d_v, 1, tokens_);
+  return in_whole(compare(rows, exact_, limits(1), problem_.dtype));
 }
 
 Verdict Oracle::judge_sampled(const Outputs& result, int roundings) const {
@@ -98,13 +183,7 @@ Verdict Oracle::judge_sampled(const Outputs& result, int roundings) const {
     rows.d_v = rows_of(result.d_v, 1, tokens_);
   }
   const Limits limits = sampled_limits_for(problem_, inputs_, exact, roundings, exact_case_);
-  Verdict verdict = compare(rows, exact, limits, problem_.dtype);
-  for (TensorVerdict& tensor : verdict.tensors) {
-    if (tensor.worst < 0) continue;
-    std::int64_t& token = tensor.index[tensor.name == "lse" ? 2 : 1];
-    token = tokens_[static_cast<std::size_t>(token)];
-  }
-  return verdict;
+  return in_whole(compare(rows, exact, limits, problem_.dtype));
 }
 
 }  // namespace sp

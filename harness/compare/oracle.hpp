@@ -22,14 +22,20 @@ class Oracle {
   Verdict judge(const Outputs& result, int roundings) const;
 
  private:
+  void prepare_linear();
   Verdict judge_sampled(const Outputs& result, int roundings) const;
+  Verdict judge_sampled_linear(const Outputs& result) const;
+  Verdict in_whole(Verdict verdict) const;
+  Limits limits(int roundings) const;
 
   const Problem& problem_;
   const Inputs& inputs_;
   bool exact_case_;
   std::vector<std::int64_t> tokens_;
   Outputs exact_;
-  NaiveOutputs naive_;
+  NaiveOutputs naive_;  // softmax families
+  Outputs sizes_;       // linear attention: see linear_sizes.hpp; hybrid stacks: stack_noise.hpp
+  Limits window_;       // of the window part of Based
 };
 
 // Above this many multiply-adds the reference is sampled: about 10 s of the double reference on one

@@ -17,6 +17,7 @@ namespace {
 struct Draw {
   int world, node, length_kind, length, batch, group, key_heads, divisible, head_size, value_size;
   int causal, window, segments, dtype, values, projected;
+  int module, decays, layers, splits;
   std::uint64_t seed;
 };
 
@@ -32,6 +33,8 @@ rc::Gen<Draw> draws() {
       rc::gen::set(&Draw::causal, below(2)), rc::gen::set(&Draw::window, below(40)),
       rc::gen::set(&Draw::segments, below(8)), rc::gen::set(&Draw::dtype, below(8)),
       rc::gen::set(&Draw::values, below(12)), rc::gen::set(&Draw::projected, below(9)),
+      rc::gen::set(&Draw::module, below(6)), rc::gen::set(&Draw::decays, below(8)),
+      rc::gen::set(&Draw::layers, below(7)), rc::gen::set(&Draw::splits, below(6)),
       rc::gen::set(&Draw::seed, rc::gen::arbitrary<std::uint64_t>()));
 }
 
@@ -46,12 +49,13 @@ World world_of(const Draw& d, const Pins& pins) {
   std::erase_if(sizes, [&](int size) { return size > pins.most_ranks; });
   if (sizes.empty()) sizes = {pins.most_ranks};
   const int size = sizes[static_cast<std::size_t>(d.world) % sizes.size()];
-  if (pins.ranks_per_node) return {size, *pins.ranks_per_node};
+  const int splits = pins.splits.value_or(pick(std::array{1, 1, 1, 2, 3, 64}, d.splits));
+  if (pins.ranks_per_node) return {size, *pins.ranks_per_node, splits};
   std::vector<int> divisors;
   for (int node = 1; node <= size; ++node) {
     if (size % node == 0) divisors.push_back(node);
   }
-  return {size, divisors[static_cast<std::size_t>(d.node) % divisors.size()]};
+  return {size, divisors[static_cast<std::size_t>(d.node) % divisors.size()], splits};
 }
 
 std::int64_t length_of(const Draw& d, int ranks) {
@@ -68,14 +72,9 @@ std::int64_t length_of(const Draw& d, int ranks) {
   }
 }
 
-void draw_mask(const Draw& d, const Pins& pins, Problem& problem) {
+// Packed documents of uneven lengths; ids are not sorted, and in one of three cases they repeat.
+void draw_segments(const Draw& d, Problem& problem) {
   const Shape& s = problem.shape;
-  problem.mask.causal = pins.causal.value_or(d.causal == 1);
-  // Three in four problems have no window; a drawn one is at most about the length.
-  problem.mask.window = pins.window.value_or(d.window % 4 == 3 ? 1 + d.window * 2 : 0);
-  const bool segments = pins.segments.value_or(d.segments >= 5);
-  if (!segments) return;
-  // Packed documents of uneven lengths; ids are not sorted, and in one of three cases they repeat.
   Stream random(d.seed ^ 0x5e6u);
   const std::int64_t longest = std::max<std::int64_t>(1, s.N / 2);
   for (std::int64_t b = 0; b < s.B; ++b) {
@@ -90,6 +89,57 @@ void draw_mask(const Draw& d, const Pins& pins, Problem& problem) {
       --left;
     }
   }
+}
+
+void draw_mask(const Draw& d, const Pins& pins, Problem& problem) {
+  problem.mask.causal = pins.causal.value_or(d.causal == 1);
+  // Three in four problems have no window; a drawn one is at most about the length.
+  problem.mask.window = pins.window.value_or(d.window % 4 == 3 ? 1 + d.window * 2 : 0);
+  const bool segments = pins.segments.value_or(d.segments >= 5);
+  if (segments) draw_segments(d, problem);
+}
+
+// Whether sums of products of integers up to 4 stay below 2^24, where f32 is exact.
+bool sums_are_exact(const Shape& s) {
+  const double largest = 64.0 * static_cast<double>(std::max(s.D, s.E)) * static_cast<double>(s.N) *
+                         static_cast<double>(s.H / s.G);
+  return largest < 0x1p24;
+}
+
+// Everything that linear attention and stacks have beyond a shape.
+void draw_linear(const Draw& d, const Pins& pins, Family family, Case& drawn) {
+  Problem& problem = drawn.problem;
+  Shape& s = problem.shape;
+  const bool stack = family == Family::kHybrid;
+  Module module = pins.module.value_or(kModules[stack ? d.module % 3 : d.module]);
+  problem.module = module;
+  const bool normalised = is_normalised(module);
+  // States of whole heads under a feature map grow with the square of the head size.
+  if (normalised && !pins.head_size) s.D = std::min<std::int64_t>(s.D, 17);
+  problem.mask.causal = stack || pins.causal.value_or(d.causal == 1 || d.window % 2 == 0);
+  if (module == Module::kBased && problem.mask.causal && !stack)
+    problem.mask.window = pins.window.value_or(d.window % 2 == 1 ? 1 + d.window / 2 : 0);
+  if (pins.segments.value_or(d.segments >= 5)) draw_segments(d, problem);
+  problem.epsilon = normalised && d.decays % 2 == 1 ? 1e-3 : default_epsilon(module);
+  const bool exact = !normalised && !stack && sums_are_exact(s) &&
+                     (drawn.values == Values::kDominant || drawn.values == Values::kIntegers);
+  if (exact) {
+    drawn.values = Values::kIntegers;
+  } else if (drawn.values == Values::kDominant || drawn.values == Values::kHugeScores ||
+             drawn.values == Values::kIntegers || (stack && drawn.values == Values::kTiny)) {
+    drawn.values = Values::kNormal;  // products of tiny values over layers leave the range of f32
+  }
+  drawn.decays =
+      exact ? Decays::kNone
+            : pick(std::array{Decays::kRule, Decays::kRule, Decays::kMixed, Decays::kStrong,
+                              Decays::kRule, Decays::kMixed, Decays::kNone, Decays::kRule},
+                   d.decays);
+  const bool scaled = stack || module == Module::kRetention || module == Module::kGla;
+  problem.scale = scaled && !exact ? default_scale(s) : 1.0;
+  if (!stack) return;
+  s.E = s.D;
+  problem.layers = pins.layers.value_or(
+      pick(std::array<std::string, 7>{"L", "N", "LN", "NL", "LLN", "LLLN", "NLLL"}, d.layers));
 }
 
 Case build(const Draw& d, const Pins& pins, Family family) {
@@ -121,6 +171,11 @@ Case build(const Draw& d, const Pins& pins, Family family) {
                  Values::kDominant, Values::kTiny, Values::kNormal, Values::kDominant},
       d.values));
   validate(problem);  // pinned shapes may be too large: before any loop over tokens
+  if (family == Family::kLinear || family == Family::kHybrid) {
+    draw_linear(d, pins, family, drawn);
+    return drawn;
+  }
+  if (drawn.values == Values::kIntegers) drawn.values = Values::kNormal;
   if (family == Family::kProjectedSoftmax) {
     problem.projected = pins.projected.value_or(1 + d.projected * 3);
     if (drawn.values == Values::kDominant) drawn.values = Values::kNormal;
@@ -138,6 +193,8 @@ Case build(const Draw& d, const Pins& pins, Family family) {
 std::string describe(const Case& drawn) {
   std::string text = fmt::format("P={} {} values={}", drawn.world.size, describe(drawn.problem),
                                  name_of(drawn.values));
+  if (drawn.problem.module) text += fmt::format(" decays={}", name_of(drawn.decays));
+  if (drawn.world.splits > 1) text += fmt::format(" splits={}", drawn.world.splits);
   if (drawn.world.node_size > 1) text += fmt::format(" ranks-per-node={}", drawn.world.node_size);
   return text;
 }

@@ -20,23 +20,34 @@ namespace sp {
 // How the tensors are filled. kDominant has an exact answer: one key per query outweighs all others
 // by more than the exponent range, so out must equal a row of v, and all gradients are known, bit
 // for bit.
+// kIntegers is the exact answer of linear attention: small integers without decay, all sums exact.
 enum class Values : std::uint8_t {
   kNormal,
   kDominant,
   kHugeScores,
   kIdenticalKeys,
   kConstantV,
-  kTiny
+  kTiny,
+  kIntegers
 };
 const char* name_of(Values values);
 Values parse_values(const std::string& name);  // throws Error(kUsage) with the allowed names
+
+// Decays of linear attention: by the module's rule (gates: as at the start of training), none at all,
+// so strong that a few tokens erase the past, or from each of these at random.
+enum class Decays : std::uint8_t { kRule, kNone, kStrong, kMixed };
+const char* name_of(Decays decays);
 
 struct Case {
   Problem problem;
   World world;
   Values values = Values::kNormal;
+  Decays decays = Decays::kRule;
   std::uint64_t value_seed = 0;
-  bool exact() const { return values == Values::kDominant && problem.projected == 0; }
+  bool exact() const {
+    return (values == Values::kDominant && problem.family() == Family::kSoftmax) ||
+           values == Values::kIntegers;
+  }
 };
 std::string describe(const Case& drawn);
 
@@ -46,6 +57,9 @@ struct Pins {
   std::optional<int> ranks_per_node;
   std::optional<std::int64_t> batch, tokens, heads, kv_heads, head_size, value_head_size, window,
       projected;
+  std::optional<int> splits;
+  std::optional<Module> module;
+  std::optional<std::string> layers;
   std::optional<bool> causal, segments;
   std::optional<DType> dtype;
   std::optional<Values> values;

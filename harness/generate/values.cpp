@@ -13,8 +13,9 @@
 namespace sp {
 namespace {
 
-constexpr std::array<const char*, 6> kNames{"normal",         "dominant",   "huge",
-                                            "identical_keys", "constant_v", "tiny"};
+constexpr std::array<const char*, 7> kNames{"normal",     "dominant", "huge",    "identical_keys",
+                                            "constant_v", "tiny",     "integers"};
+constexpr std::array<const char*, 4> kDecayNames{"rule", "none", "strong", "mixed"};
 
 HostTensor filled(DType dtype, std::vector<std::int64_t> shape,
                   const std::function<double()>& draw) {
@@ -75,6 +76,8 @@ Inputs dominant_inputs(const Case& drawn) {
 
 }  // namespace
 
+const char* name_of(Decays decays) { return kDecayNames[static_cast<std::size_t>(decays)]; }
+
 const char* name_of(Values values) { return kNames[static_cast<std::size_t>(values)]; }
 
 Values parse_values(const std::string& name) {
@@ -93,21 +96,24 @@ std::int64_t dominant_head_size(std::int64_t N) {
 }
 
 Inputs make_inputs(const Case& drawn) {
-  if (drawn.exact()) return dominant_inputs(drawn);
+  if (drawn.values == Values::kDominant && drawn.exact()) return dominant_inputs(drawn);
   const Problem& problem = drawn.problem;
   const Shape& s = problem.shape;
+  const std::int64_t G = s.G * problem.layer_count();
   Stream random(drawn.value_seed);
-  const auto normal = [&] { return random.normal(); };
+  const auto normal = [&] {
+    return drawn.values == Values::kIntegers ? static_cast<double>(random.below(9)) - 4
+                                             : random.normal();
+  };
   // Scores of standard deviation 1, or up to about +-1e4.
   const double q_size =
       drawn.values == Values::kHugeScores ? 3000 / std::sqrt(static_cast<double>(s.D)) : 1;
   // No number is subnormal in f32 and f16 alike: 2^-20 is subnormal in f16, and its squares vanish.
   const double size = drawn.values == Values::kTiny ? 0x1p-20 : 1;
   Inputs inputs;
-  inputs.q =
-      filled(problem.dtype, {s.B, s.N, s.H, s.D}, [&] { return q_size * size * random.normal(); });
-  inputs.k = filled(problem.dtype, {s.B, s.N, s.G, s.D}, [&] { return size * random.normal(); });
-  inputs.v = filled(problem.dtype, {s.B, s.N, s.G, s.E}, [&] { return size * random.normal(); });
+  inputs.q = filled(problem.dtype, {s.B, s.N, s.H, s.D}, [&] { return q_size * size * normal(); });
+  inputs.k = filled(problem.dtype, {s.B, s.N, G, s.D}, [&] { return size * normal(); });
+  inputs.v = filled(problem.dtype, {s.B, s.N, G, s.E}, [&] { return size * normal(); });
   inputs.d_out = filled(problem.dtype, {s.B, s.N, s.H, s.E}, normal);
   if (drawn.values == Values::kIdenticalKeys) {
     for (std::int64_t i = 0; i < inputs.k.size(); ++i) inputs.k.set(i, inputs.k.at(i % s.D));
@@ -121,6 +127,7 @@ Inputs make_inputs(const Case& drawn) {
     inputs.projection_k = filled(problem.dtype, {s.N, problem.projected}, projection);
     inputs.projection_v = filled(problem.dtype, {s.N, problem.projected}, projection);
   }
+  if (problem.module) add_linear_inputs(drawn, random, inputs);
   return inputs;
 }
 

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "reference/problem/problem.hpp"
+
 namespace sp {
 
 // SplitMix64: small, seeded, the same on every machine.
@@ -27,6 +29,11 @@ class Stream {
  private:
   std::uint64_t state_;
 };
+
+struct Case;
+// Decays and parameters of the module; in a stack, keys of linear layers that keep outputs as large
+// as queries.
+void add_linear_inputs(const Case& drawn, Stream& random, Inputs& inputs);
 
 // Head size that kDominant needs to tell N keys apart.
 std::int64_t dominant_head_size(std::int64_t N);

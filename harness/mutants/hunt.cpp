@@ -7,9 +7,16 @@ namespace sp {
 
 std::vector<Mutant> all_mutants() {
   std::vector<Mutant> all = kernel_mutants();
-  for (const auto& more : {mask_mutants(), message_mutants()})
+  for (const auto& more :
+       {mask_mutants(), message_mutants(), linear_mutants(), linear_state_mutants(),
+        linear_gradient_mutants(), linear_message_mutants()})
     all.insert(all.end(), more.begin(), more.end());
   return all;
+}
+
+Mutant with_module(Module module, Mutant mutant) {
+  mutant.pins.module = module;
+  return mutant;
 }
 
 std::vector<MutantVerdict> hunt(const Mutant& mutant, std::int64_t most_cases, std::uint64_t seed) {
@@ -21,6 +28,7 @@ std::vector<MutantVerdict> hunt(const Mutant& mutant, std::int64_t most_cases, s
     options.algorithms = {find_algorithm(id)};
     SP_CHECK(options.algorithms.front() != nullptr,
              std::string("a mutant names no algorithm: ") + id);
+    options.pins = mutant.pins;
     options.cases = most_cases;
     options.seed = seed;
     options.most_shrinks = 0;

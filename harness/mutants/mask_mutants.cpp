@@ -25,6 +25,29 @@ struct BlockChanged : FaultyKernels {
     Change{}(changed, mask);
     FaultyKernels::do_attention_backward(changed, d_out, lse, delta, gradients);
   }
+  void do_linear_block(const AttentionBlock& block, const LinearTerms& terms,
+                       const Tensor& sums) override {
+    MaskTerms mask = block.mask;
+    AttentionBlock changed{block.q,        block.k, block.v,    block.q_tokens,
+                           block.k_tokens, mask,    block.scale};
+    Change{}(changed, mask);
+    FaultyKernels::do_linear_block(changed, with(mask, terms), sums);
+  }
+  void do_linear_block_backward(const AttentionBlock& block, const LinearTerms& terms,
+                                const Tensor& d_out, const AttentionGradients& gradients,
+                                const Tensor& d_log_decay) override {
+    MaskTerms mask = block.mask;
+    AttentionBlock changed{block.q,        block.k, block.v,    block.q_tokens,
+                           block.k_tokens, mask,    block.scale};
+    Change{}(changed, mask);
+    FaultyKernels::do_linear_block_backward(changed, with(mask, terms), d_out, gradients,
+                                            d_log_decay);
+  }
+  static LinearTerms with(const MaskTerms& mask, LinearTerms terms) {
+    terms.segments = mask.segments;
+    terms.causal = mask.band.causal;
+    return terms;
+  }
 };
 
 Tokens shifted(const Tokens& tokens, std::int64_t by) {
@@ -111,31 +134,32 @@ std::vector<Mutant> mask_mutants() {
       {"mask_one_loose",
        "causal mask shows one future token",
        classic,
-       {"ring/zigzag", "allgather", "ulysses"},
+       {"ring/zigzag", "allgather", "ulysses", "ring_linear", "megatron_sp_linear"},
        make_faulty<BlockChanged<QueriesOneLate>>,
        {}},
       {"keys_at_local_positions",
        "keys masked at positions of their shard (wrong rank offset)",
        "zhuzilin #67",
-       {"ring/contiguous", "ring/zigzag", "token_ring/zigzag"},
+       {"ring/contiguous", "ring/zigzag", "token_ring/zigzag", "ring_linear"},
        make_faulty<BlockChanged<KeysAtLocalPositions>>,
        {}},
       {"all_at_local_positions",
        "positions restart on every rank",
        "nanoVLM #204",
-       {"ring/contiguous", "ring/striped", "allgather"},
+       {"ring/contiguous", "ring/striped", "allgather", "ring_linear"},
        make_faulty<BlockChanged<AllAtLocalPositions>>,
        {}},
       {"segments_ignored",
        "packed documents see each other",
        "axolotl #3608",
-       {"ring/contiguous", "allgather", "ulysses", "token_ring/zigzag"},
+       {"ring/contiguous", "allgather", "ulysses", "token_ring/zigzag", "ring_linear",
+        "megatron_sp_linear"},
        make_faulty<BlockChanged<NoSegments>>,
        {}},
       {"segments_ignored_across_ranks",
        "documents separated within a rank only",
        "axolotl #3608",
-       {"ring/contiguous", "ring/zigzag", "token_ring/contiguous"},
+       {"ring/contiguous", "ring/zigzag", "token_ring/contiguous", "ring_linear"},
        make_faulty<BlockChanged<NoSegmentsAcrossRanks>>,
        {}},
       {"window_ignored",
@@ -153,13 +177,13 @@ std::vector<Mutant> mask_mutants() {
       {"not_causal",
        "causal flag dropped for remote and local blocks",
        "TokenRing's non-causal code",
-       {"ring/striped", "token_ring/zigzag", "allgather"},
+       {"ring/striped", "token_ring/zigzag", "allgather", "ring_linear", "megatron_sp_linear"},
        make_faulty<BlockChanged<NotCausal>>,
        {}},
       {"scale_forgotten",
        "softmax scale left out",
        classic,
-       {"ring/zigzag", "ulysses"},
+       {"ring/zigzag", "ulysses", "ring_linear", "megatron_sp_linear"},
        make_faulty<BlockChanged<ScaleForgotten>>,
        {}},
       {"heads_interleaved",

@@ -1,48 +1,17 @@
 // Faults in the messages that an algorithm posts.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <cstring>
 #include <string_view>
 
+#include "harness/mutants/faulty_communicator.hpp"
 #include "harness/mutants/mutants.hpp"
 #include "harness/mutants/tensor_edits.hpp"
-#include "optimized/comm/decorator.hpp"
 
 namespace sp {
 namespace {
 
 struct Nothing final : Operation {
   void wait() override {}
-};
-
-using Forward = std::function<std::unique_ptr<Operation>(Request)>;
-
-// What happens to a request on its way; one object per rank, shared by its split communicators.
-class Fault {
- public:
-  virtual ~Fault() = default;
-  virtual std::unique_ptr<Operation> start(Request request, int rank, int size,
-                                           const Forward& forward) = 0;
-};
-
-class FaultyCommunicator final : public CommunicatorDecorator {
- public:
-  FaultyCommunicator(Communicator& inner, std::shared_ptr<Fault> fault)
-      : CommunicatorDecorator(inner), fault_(std::move(fault)) {}
-  FaultyCommunicator(std::unique_ptr<Communicator> inner, std::shared_ptr<Fault> fault)
-      : CommunicatorDecorator(std::move(inner)), fault_(std::move(fault)) {}
-
- protected:
-  std::unique_ptr<Operation> start(Request request) override {
-    return fault_->start(std::move(request), rank(), size(),
-                         [this](Request changed) { return start_inner(std::move(changed)); });
-  }
-  std::unique_ptr<Communicator> start_split(int colour, int key) override {
-    return std::make_unique<FaultyCommunicator>(split_inner(colour, key), fault_);
-  }
-
- private:
-  std::shared_ptr<Fault> fault_;
 };
 
 bool is(const Message& message, std::string_view tensor) { return message.label.tensor == tensor; }
@@ -277,11 +246,6 @@ struct StepMislabelled : Fault {
   }
 };
 
-template <class SomeFault>
-std::unique_ptr<Communicator> make(Communicator& inner) {
-  return std::make_unique<FaultyCommunicator>(inner, std::make_shared<SomeFault>());
-}
-
 }  // namespace
 
 std::vector<Mutant> message_mutants() {
@@ -290,129 +254,134 @@ std::vector<Mutant> message_mutants() {
       {"k_v_swapped",
        "K and V exchanged in step 0",
        classic,
-       {"ring/contiguous", "ring/zigzag", "ring/striped"},
+       {"ring/contiguous", "ring/zigzag", "ring/striped", "ring_linear"},
        {},
-       make<KeysAndValuesSwapped>},
+       inject<KeysAndValuesSwapped>},
       {"dk_dv_swapped",
        "dK and dV exchanged in step 1",
        classic,
-       {"ring/contiguous", "ring/zigzag"},
+       {"ring/contiguous", "ring/zigzag", "ring_linear"},
        {},
-       make<KeyValueGradientsSwapped>},
+       inject<KeyValueGradientsSwapped>},
       {"ring_reversed",
        "blocks come from the wrong neighbour",
        "lucidrains PR 9",
-       {"ring/contiguous", "ring/zigzag", "rsa", "ring_bidirectional/zigzag"},
+       {"ring/contiguous", "ring/zigzag", "rsa", "ring_bidirectional/zigzag", "ring_linear",
+        "ring_linear_right"},
        {},
-       make<RingReversed>},
+       inject<RingReversed>},
       {"homing_hop_missing",
        "dK, dV never travel the last hop home",
        "classic, easy to forget",
-       {"ring/contiguous", "ring/zigzag", "ring_bidirectional/zigzag", "token_ring_hybrid"},
+       {"ring/contiguous", "ring/zigzag", "ring_bidirectional/zigzag", "token_ring_hybrid",
+        "ring_linear"},
        {},
-       make<Dropped<HomingHop>>},
+       inject<Dropped<HomingHop>>},
       {"last_keys_missing",
        "the last exchange of K, V left out",
        "listing of arXiv:2310.01889",
-       {"ring/contiguous", "ring/striped", "ring_two_channel/zigzag", "rsa"},
+       {"ring/contiguous", "ring/striped", "ring_two_channel/zigzag", "rsa", "ring_linear",
+        "ring_linear_right"},
        {},
-       make<Dropped<LastKeys>>},
+       inject<Dropped<LastKeys>>},
       {"returned_lse_stale",
        "returned log-sum-exp of an earlier step",
        classic,
        {"token_ring/contiguous", "token_ring/zigzag"},
        {},
-       make<Dropped<ReturnedLse>>},
+       inject<Dropped<ReturnedLse>>},
       {"cotangent_stale",
        "dO does not travel with Q",
        classic,
        {"token_ring/contiguous", "token_ring/zigzag"},
        {},
-       make<Dropped<TravellingCotangent>>},
+       inject<Dropped<TravellingCotangent>>},
       {"delta_stale",
        "delta does not travel with Q",
        classic,
        {"token_ring/contiguous", "token_ring/zigzag"},
        {},
-       make<Dropped<TravellingDelta>>},
+       inject<Dropped<TravellingDelta>>},
       {"last_return_missing",
        "the exposed last return left out",
        classic,
        {"token_ring/contiguous", "token_ring/zigzag", "token_ring_hybrid"},
        {},
-       make<Dropped<LastReturn>>},
+       inject<Dropped<LastReturn>>},
       {"send_lost",
        "one message never sent",
        "zhuzilin #39",
-       {"ring/zigzag", "token_ring/zigzag", "rsa", "ring_two_channel/zigzag"},
+       {"ring/zigzag", "token_ring/zigzag", "rsa", "ring_two_channel/zigzag", "ring_linear",
+        "lasp1"},
        {},
-       make<SendLost>},
+       inject<SendLost>},
       {"send_twice",
        "one message sent twice",
        "pytorch #174942",
-       {"ring/zigzag", "token_ring/zigzag", "rsa"},
+       {"ring/zigzag", "token_ring/zigzag", "rsa", "ring_linear", "lasp1"},
        {},
-       make<SendTwice>},
+       inject<SendTwice>},
       {"wait_forgotten",
        "receive buffer read before the message arrived",
        classic,
-       {"ring/contiguous", "token_ring/zigzag", "allgather", "ulysses", "rsa", "rsa_linformer"},
+       {"ring/contiguous", "token_ring/zigzag", "allgather", "ulysses", "rsa", "rsa_linformer",
+        "ring_linear", "lasp2", "lasp1", "zeco", "megatron_sp_linear", "lasp2h"},
        {},
-       make<WaitForgotten>},
+       inject<WaitForgotten>},
       {"own_keys_again",
        "own keys passed on at every hop",
        "diffusers #14265",
-       {"ring/contiguous", "ring/zigzag", "rsa"},
+       {"ring/contiguous", "ring/zigzag", "rsa", "ring_linear", "ring_linear_right"},
        {},
-       make<OwnKeysAgain>},
+       inject<OwnKeysAgain>},
       {"own_queries_again",
        "own queries passed on at every hop",
        classic,
        {"token_ring/contiguous", "token_ring/zigzag"},
        {},
-       make<OwnQueriesAgain>},
+       inject<OwnQueriesAgain>},
       {"last_row_lost",
        "messages one row short",
        "zhuzilin #51 (ragged shards)",
-       {"ring/zigzag", "token_ring/contiguous", "rsa_skip"},
+       {"ring/zigzag", "token_ring/contiguous", "rsa_skip", "ring_linear", "lasp1"},
        {},
-       make<LastRowLost>},
+       inject<LastRowLost>},
       {"not_summed",
        "sum over ranks left out (wrong group)",
        "ColossalAI PR 6071",
-       {"rsa", "rsa_linformer", "allgather"},
+       {"rsa", "rsa_linformer", "allgather", "megatron_sp_linear"},
        {},
-       make<NotSummed>},
+       inject<NotSummed>},
       {"pieces_rotated",
        "pieces of a collective in the wrong order",
        "pytorch #174942",
-       {"allgather", "ulysses"},
+       {"allgather", "ulysses", "megatron_sp_linear", "lasp2", "lasp2h"},
        {},
-       make<PiecesRotated>},
+       inject<PiecesRotated>},
       {"returns_to_neighbour",
        "results returned to the wrong owner",
        "Cornstarch PR 80",
        {"token_ring/contiguous", "token_ring/zigzag"},
        {},
-       make<ReturnsToNeighbour>},
+       inject<ReturnsToNeighbour>},
       {"sent_buffer_overwritten",
        "sent buffer changed in flight",
        classic,
-       {"ring/zigzag", "rsa"},
+       {"ring/zigzag", "rsa", "ring_linear"},
        {},
-       make<SentBufferOverwritten>},
+       inject<SentBufferOverwritten>},
       {"receive_buffer_touched",
        "receive buffer written in flight",
        classic,
        {"ring/zigzag", "token_ring/zigzag"},
        {},
-       make<ReceiveBufferTouched>},
+       inject<ReceiveBufferTouched>},
       {"step_mislabelled",
        "sender and receiver disagree on the step",
        classic,
-       {"ring/zigzag", "allgather"},
+       {"ring/zigzag", "allgather", "ring_linear", "lasp2", "lasp1"},
        {},
-       make<StepMislabelled>},
+       inject<StepMislabelled>},
   };
 }
 

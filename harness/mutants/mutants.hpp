@@ -7,10 +7,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <span>
+#include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "harness/generate/cases.hpp"
 #include "harness/run/backend.hpp"
 
 namespace sp {
@@ -23,11 +26,18 @@ struct Mutant {
   // One of the two.
   std::function<std::unique_ptr<Kernels>(Kernels&)> kernels;
   std::function<std::unique_ptr<Communicator>(Communicator&)> communicator;
+  Pins pins{};  // of the cases that it is hunted on, where few random ones would do
 };
+// The same, hunted on problems of one module.
+Mutant with_module(Module module, Mutant mutant);
 
 std::vector<Mutant> kernel_mutants();
 std::vector<Mutant> mask_mutants();
 std::vector<Mutant> message_mutants();
+std::vector<Mutant> linear_mutants();
+std::vector<Mutant> linear_state_mutants();
+std::vector<Mutant> linear_gradient_mutants();
+std::vector<Mutant> linear_message_mutants();
 std::vector<Mutant> all_mutants();
 
 struct MutantVerdict {

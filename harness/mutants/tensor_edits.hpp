@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cmath>
 #include <vector>
 
 #include "optimized/kernels/kernels.hpp"
@@ -50,6 +51,33 @@ inline Tensor copy_of(Memory& memory, const Tensor& tensor) {
   const Tensor copy = memory.allocate(tensor.dtype(), tensor.shape(), tensor.name());
   assign(copy, values_of(tensor));
   return copy;
+}
+
+inline Tensor zeros_like(Memory& memory, const Tensor& tensor) {
+  const Tensor zeros = memory.allocate(tensor.dtype(), tensor.shape(), tensor.name());
+  assign(zeros, std::vector<double>(static_cast<std::size_t>(tensor.elements())));
+  return zeros;
+}
+
+inline void multiply(const Tensor& tensor, double factor) {
+  each_element(tensor, [&]<class T>(T& element) {
+    element = narrow<T>(factor * static_cast<double>(widen(element)));
+  });
+}
+
+inline void add_scaled(const Tensor& into, const Tensor& more, double factor) {
+  std::vector<double> sum = values_of(into);
+  const std::vector<double> addends = values_of(more);
+  for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += factor * addends[i];
+  assign(into, sum);
+}
+
+// exp(log_decay) of every query head; empty without one decay per head.
+inline std::vector<double> decays_per_head(const LinearTerms& terms) {
+  std::vector<double> decays;
+  if (decay_of(terms.module) != Decay::kPerHead) return decays;
+  for (const double log_decay : values_of(terms.log_decay)) decays.push_back(std::exp(log_decay));
+  return decays;
 }
 
 // One row (token, batch, head) of a partial result.

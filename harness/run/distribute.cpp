@@ -22,6 +22,13 @@ void for_each_token(const Tokens& tokens, F&& f) {
   }
 }
 
+// What every rank holds whole.
+Tensor replicate(const HostTensor& whole, Tensor::Extents shape, Memory& memory, const char* name) {
+  Tensor tensor = memory.allocate(whole.dtype(), shape, name);
+  memory.upload(tensor, whole.data());
+  return tensor;
+}
+
 }  // namespace
 
 Tensor scatter(const HostTensor& whole, const Tokens& tokens, Memory& memory, const char* name) {
@@ -84,9 +91,7 @@ Shards scatter(const Problem& problem, const Inputs& inputs, const Layout& layou
                 {{problem.mask.causal, problem.mask.window}, {}},
                 scatter(inputs.q, tokens, memory, "q"),
                 scatter(inputs.k, tokens, memory, "k"),
-                scatter(inputs.v, tokens, memory, "v"),
-                {},
-                {}};
+                scatter(inputs.v, tokens, memory, "v")};
   if (!problem.mask.segment_ids.empty()) {
     shards.mask.segments = memory.allocate(DType::kI32, {s.B, s.N, 1, 1}, "segments");
     memory.upload(shards.mask.segments, problem.mask.segment_ids.data());
@@ -101,6 +106,15 @@ Shards scatter(const Problem& problem, const Inputs& inputs, const Layout& layou
     };
     shards.projection_k = scatter(as_tokens(inputs.projection_k), tokens, memory, "projection_k");
     shards.projection_v = scatter(as_tokens(inputs.projection_v), tokens, memory, "projection_v");
+  }
+  if (!inputs.log_decay.absent()) {
+    shards.log_decay = decay_of(*problem.module) == Decay::kPerChannel
+                           ? scatter(inputs.log_decay, tokens, memory, "log_decay")
+                           : replicate(inputs.log_decay, {1, 1, s.H, 1}, memory, "log_decay");
+  }
+  if (!inputs.gamma.absent()) {
+    shards.gamma = replicate(inputs.gamma, {1, 1, 1, s.D}, memory, "gamma");
+    shards.beta = replicate(inputs.beta, {1, 1, 1, s.D}, memory, "beta");
   }
   return shards;
 }

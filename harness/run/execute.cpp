@@ -6,31 +6,10 @@
 #include <array>
 
 #include "harness/run/distribute.hpp"
+#include "harness/run/meter.hpp"
 
 namespace sp {
 namespace {
-
-// Measures one pass of one rank.
-class Meter {
- public:
-  explicit Meter(Machine& machine)
-      : machine_(machine),
-        traffic_(machine.comm.traffic()),
-        flops_(machine.kernels.flops()),
-        live_(machine.memory.live_bytes()) {
-    machine.memory.reset_peak();
-  }
-  PassCost read() const {
-    const Traffic& now = machine_.comm.traffic();
-    return {now.bytes_sent - traffic_.bytes_sent, now.messages_sent - traffic_.messages_sent,
-            machine_.kernels.flops() - flops_, machine_.memory.peak_bytes() - live_};
-  }
-
- private:
-  Machine& machine_;
-  Traffic traffic_;
-  std::int64_t flops_, live_;
-};
 
 // Collects every rank's tensor on rank 0, in rank order; elsewhere the result is empty.
 // shape_of(rank) must be known everywhere. Posts all receives before it waits: one exchange.
@@ -94,6 +73,46 @@ HostTensor gather_projection(Machine& machine, const Layout& layout, const Tenso
   return flat;
 }
 
+// The sum of all ranks' shares of what every rank holds, as one vector.
+HostTensor gather_shares(Machine& machine, const Tensor& mine, const char* name) {
+  const std::vector<Tensor> all = gather(machine, mine, [&](int) { return mine.shape(); }, name);
+  if (all.empty()) return {};
+  std::vector<double> sums(static_cast<std::size_t>(mine.elements()));
+  HostTensor share(mine.dtype(), {mine.elements()});
+  for (const Tensor& each : all) {
+    machine.memory.download(share.data(), each);
+    for (std::int64_t i = 0; i < share.size(); ++i)
+      sums[static_cast<std::size_t>(i)] += share.at(i);
+  }
+  return HostTensor::from_doubles(mine.dtype(), {mine.elements()}, sums);
+}
+
+void gather_gradients(Machine& machine, const Layout& layout, const Problem& problem,
+                      const Gradients& gradients, Outputs& outputs) {
+  const Decay decay = problem.module ? decay_of(*problem.module) : Decay::kNone;
+  SP_CHECK(gradients.d_projection_k.defined() == (problem.projected > 0) &&
+               gradients.d_projection_v.defined() == (problem.projected > 0) &&
+               gradients.d_log_decay.defined() == (decay != Decay::kNone) &&
+               gradients.d_gamma.defined() == (problem.module == Module::kRebased) &&
+               gradients.d_beta.defined() == gradients.d_gamma.defined(),
+           "an algorithm returns the gradients of all inputs that there are, and no others");
+  outputs.d_q = gather_tokens(machine, layout, gradients.d_q, "d_q");
+  outputs.d_k = gather_tokens(machine, layout, gradients.d_k, "d_k");
+  outputs.d_v = gather_tokens(machine, layout, gradients.d_v, "d_v");
+  outputs.d_projection_k =
+      gather_projection(machine, layout, gradients.d_projection_k, "d_projection_k");
+  outputs.d_projection_v =
+      gather_projection(machine, layout, gradients.d_projection_v, "d_projection_v");
+  if (decay == Decay::kPerChannel)
+    outputs.d_log_decay = gather_tokens(machine, layout, gradients.d_log_decay, "d_log_decay");
+  if (decay == Decay::kPerHead)
+    outputs.d_log_decay = gather_shares(machine, gradients.d_log_decay, "d_log_decay");
+  if (gradients.d_gamma.defined()) {
+    outputs.d_gamma = gather_shares(machine, gradients.d_gamma, "d_gamma");
+    outputs.d_beta = gather_shares(machine, gradients.d_beta, "d_beta");
+  }
+}
+
 // The measurements of all ranks, as doubles (exact below 2^53), on rank 0.
 std::vector<Cost> gather_costs(Machine& machine, const Cost& mine) {
   const std::array<std::int64_t, 8> values{mine.forward.bytes_sent,  mine.forward.messages_sent,
@@ -127,6 +146,9 @@ void validate(const World& world, const Backend& backend) {
                 fmt::format("impossible mesh: {} ranks per node do not divide {} ranks",
                             world.node_size, world.size));
   }
+  if (world.splits < 1)
+    throw Error(ErrorKind::kUsage,
+                fmt::format("splits = {} is impossible; allowed: 1 or more", world.splits));
 }
 
 Execution execute(Backend& backend, const Rig& rig, const Algorithm& algorithm,
@@ -139,7 +161,7 @@ Execution execute(Backend& backend, const Rig& rig, const Algorithm& algorithm,
   const Layout layout(algorithm.sharding, problem.shape.N, world.size);
   Execution result;
   backend.run(world.size, rig, [&](Machine& machine) {
-    Context ctx{machine.comm, machine.kernels, machine.memory, world.node_size};
+    Context ctx{machine.comm, machine.kernels, machine.memory, world.node_size, world.splits};
     const int rank = machine.comm.rank();
     const Shards shards = scatter(problem, inputs, layout, rank, machine.memory);
     Cost measured;
@@ -148,22 +170,14 @@ Execution execute(Backend& backend, const Rig& rig, const Algorithm& algorithm,
     const Forward forward = algorithm.forward(ctx, shards);
     measured.forward = forward_meter.read();
     outputs.out = gather_tokens(machine, layout, forward.out, "out");
-    outputs.lse = gather_lse(machine, layout, forward.lse, problem.shape.H);
+    if (forward.lse.defined())
+      outputs.lse = gather_lse(machine, layout, forward.lse, problem.shape.H);
     if (!inputs.d_out.absent()) {
       const Tensor d_out = scatter(inputs.d_out, layout.tokens(rank), machine.memory, "d_out");
       const Meter backward_meter(machine);
       const Gradients gradients = algorithm.backward(ctx, shards, forward, d_out);
       measured.backward = backward_meter.read();
-      outputs.d_q = gather_tokens(machine, layout, gradients.d_q, "d_q");
-      outputs.d_k = gather_tokens(machine, layout, gradients.d_k, "d_k");
-      outputs.d_v = gather_tokens(machine, layout, gradients.d_v, "d_v");
-      SP_CHECK(gradients.d_projection_k.defined() == (problem.projected > 0) &&
-                   gradients.d_projection_v.defined() == (problem.projected > 0),
-               "an algorithm returns gradients of the projections where there are any");
-      outputs.d_projection_k =
-          gather_projection(machine, layout, gradients.d_projection_k, "d_projection_k");
-      outputs.d_projection_v =
-          gather_projection(machine, layout, gradients.d_projection_v, "d_projection_v");
+      gather_gradients(machine, layout, problem, gradients, outputs);
     }
     std::vector<Cost> costs = gather_costs(machine, measured);
     if (rank == 0) result = {std::move(outputs), std::move(costs)};

@@ -18,11 +18,9 @@ struct Prepared {
   Inputs inputs;
   std::optional<Oracle> oracle;  // refers to drawn and inputs: a Prepared never moves
   bool is(const Case& other, bool backward) const {
-    const Problem &a = drawn.problem, &b = other.problem;
     return drawn.value_seed == other.value_seed && drawn.values == other.values &&
-           a.shape == b.shape && a.dtype == b.dtype && a.mask.causal == b.mask.causal &&
-           a.mask.window == b.mask.window && a.mask.segment_ids == b.mask.segment_ids &&
-           a.projected == b.projected && a.scale == b.scale && inputs.d_out.absent() == !backward;
+           drawn.decays == other.decays && drawn.problem == other.problem &&
+           inputs.d_out.absent() == !backward;
   }
 };
 
@@ -92,20 +90,24 @@ CaseReport check(Backend& backend, const Rig& rig, const Algorithm& algorithm, c
   return report;
 }
 
-Failure describe_failure(const Algorithm& algorithm, const VerifyOptions& options,
+Failure describe_failure(const AlgorithmReport& row, const VerifyOptions& options,
                          std::uint64_t index, const Case& smallest, const std::string& what) {
+  const char* id = row.algorithm->id;
   std::string message = fmt::format(
-      "{} fails\n  problem  {}\n  found    {}\n  repeat   ./seqpar verify --algorithm {} --seed {} "
+      "{} fails\n  problem  {}\n  found    {}\n  repeat   ./seqpar verify --algorithm {}{} --seed "
+      "{} "
       "--case {}{}",
-      algorithm.id, describe(smallest), what, algorithm.id, options.seed, index,
+      id, describe(smallest), what, id,
+      row.module ? fmt::format(" --module {}", name_of(*row.module)) : "", options.seed, index,
       options.repeat_flags);
   return {index, smallest, what, std::move(message)};
 }
 
 // Draws case `index` for one algorithm and enters the outcome into its report.
-void meet(Backend& backend, const VerifyOptions& options, const Pins& pins, std::uint64_t index,
+void meet(Backend& backend, const VerifyOptions& options, Pins pins, std::uint64_t index,
           AlgorithmReport& report, std::unique_ptr<Prepared>& memo) {
   const Algorithm& algorithm = *report.algorithm;
+  if (report.module) pins.module = report.module;
   std::string what;
   bool skipped = false, first = true;  // the case itself comes first, then its smaller ones
   const auto fails = [&](const Case& drawn) {
@@ -129,8 +131,45 @@ void meet(Backend& backend, const VerifyOptions& options, const Pins& pins, std:
   };
   const std::optional<Case> smallest =
       find_failure(pins, algorithm.family, options.seed, index, options.most_shrinks, fails);
-  if (smallest) report.failure = describe_failure(algorithm, options, index, *smallest, what);
+  if (smallest) report.failure = describe_failure(report, options, index, *smallest, what);
   ++(skipped ? report.skipped : report.cases);
+}
+
+// Why an algorithm refuses the plainest problem of a module; empty if it does not.
+std::string refusal_of(const Algorithm& algorithm, Module module) {
+  Problem problem;
+  problem.shape = {.B = 1, .N = 64, .H = 2, .G = 2, .D = 8, .E = 8};
+  problem.mask.causal = true;
+  problem.module = module;
+  const Support support = algorithm.supports(problem, {4});
+  return support ? "" : support.error().reason;
+}
+
+// The rows of the report: modules outside, so that algorithms share each case's reference.
+std::vector<AlgorithmReport> rows_of(const VerifyOptions& options) {
+  std::vector<AlgorithmReport> rows;
+  const auto add = [&](const Algorithm* algorithm, std::optional<Module> module) {
+    rows.emplace_back();
+    rows.back().algorithm = algorithm;
+    rows.back().module = module;
+    if (module && algorithm->family == Family::kLinear)
+      rows.back().refusal = refusal_of(*algorithm, *module);
+  };
+  const auto of_modules = [&](const Algorithm* algorithm, Module module) {
+    if (algorithm->family == Family::kLinear) return true;
+    return algorithm->family == Family::kHybrid && decay_of(module) != Decay::kPerChannel &&
+           !is_normalised(module);
+  };
+  const bool per_module = options.per_module && !options.pins.module;
+  for (const Algorithm* algorithm : options.algorithms) {
+    if (!per_module || !of_modules(algorithm, Module::kBasic)) add(algorithm, {});
+  }
+  for (const Module module : kModules) {
+    for (const Algorithm* algorithm : options.algorithms) {
+      if (per_module && of_modules(algorithm, module)) add(algorithm, module);
+    }
+  }
+  return rows;
 }
 
 }  // namespace
@@ -146,15 +185,11 @@ std::vector<AlgorithmReport> verify(
     const std::function<void(std::int64_t, std::int64_t)>& progress) {
   // Pins may leave an algorithm nothing that it supports: give up after this many draws per case.
   constexpr std::int64_t kMostDrawsPerCase = 10;
-  std::vector<AlgorithmReport> reports;
-  for (const Algorithm* algorithm : options.algorithms) {
-    reports.emplace_back();
-    reports.back().algorithm = algorithm;
-  }
+  std::vector<AlgorithmReport> reports = rows_of(options);
   Pins pins = options.pins;
   pins.most_ranks = std::min(pins.most_ranks, backend.most_ranks());
   const auto finished = [&](const AlgorithmReport& report) {
-    return report.failure || report.cases == options.cases;
+    return report.failure || report.cases == options.cases || !report.refusal.empty();
   };
   const std::int64_t total = options.cases * static_cast<std::int64_t>(reports.size());
   std::unique_ptr<Prepared> memo;

@@ -21,6 +21,9 @@ struct VerifyOptions {
   std::uint64_t first_case = 0;
   std::int64_t cases = 100;  // per algorithm, not counting skipped ones
   bool backward = true;
+  // One row per module of linear algorithms and stacks, each with its own cases; else modules are
+  // drawn.
+  bool per_module = false;
   Rig rig;
   int most_shrinks = 60;
   std::string repeat_flags;  // of the command that repeats a failure: back-end and pins
@@ -35,11 +38,14 @@ struct Failure {
 
 struct AlgorithmReport {
   const Algorithm* algorithm = nullptr;
+  std::optional<Module> module;  // of a row per module
+  std::string refusal;           // why the algorithm never serves this module; empty: it does
   std::int64_t cases = 0;
   std::int64_t skipped = 0;
   std::string skip_reason;  // of the last skipped case
   TensorVerdict worst;      // highest error over limit of all passed cases
   std::optional<Failure> failure;
+  bool passed() const { return !refusal.empty() || (!failure && cases > 0); }
 };
 
 // Stops an algorithm at its first failure. progress(done, total) is called now and then. Collective

@@ -26,7 +26,8 @@ TEST_P(Catalogue, HasAParagraphAndAPaper) {
   EXPECT_NE(text.find("`" + id + "`", one_by_one), std::string::npos) << "no paragraph";
   const std::size_t arxiv = paper.find("arXiv:");
   if (arxiv != std::string::npos) {
-    EXPECT_NE(text.find(paper.substr(arxiv + 6)), std::string::npos) << paper;
+    const std::size_t begin = arxiv + 6, end = paper.find(',', begin);  // a section may follow
+    EXPECT_NE(text.find(paper.substr(begin, end - begin)), std::string::npos) << paper;
   }
 }
 
@@ -34,11 +35,11 @@ TEST_P(Catalogue, HasAParagraphAndAPaper) {
 TEST_P(Catalogue, PrintsTheNumbersOfItsExample) {
   const Algorithm& algorithm = *GetParam();
   const World world{8, 4};
-  Problem problem;
-  problem.shape = {1, 65536, 32, 8, 128, 128};
+  Problem problem = problem_for({&algorithm}, {1, 65536, 32, 8, 128, 128});
   problem.dtype = DType::kBF16;
-  problem.mask.causal = algorithm.family == Family::kSoftmax;
-  problem.projected = algorithm.family == Family::kProjectedSoftmax ? 256 : 0;
+  problem.mask.causal = algorithm.family != Family::kProjectedSoftmax;
+  if (algorithm.family == Family::kProjectedSoftmax) problem.projected = 256;
+  if (algorithm.family == Family::kHybrid) problem.layers = "LLLN";
   const Layout layout(algorithm.sharding, problem.shape.N, world.size);
   std::int64_t most[5] = {}, flops = 0;
   for (int rank = 0; rank < world.size; ++rank) {

@@ -1,11 +1,14 @@
-// What all property tests share: every algorithm of the registry as a parameter, and small runs on
-// threads.
+// What all property tests share: every algorithm of the registry as a parameter, alone or with each
+// module it serves, problems of its family, and small runs on threads.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <iterator>
+#include <memory>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -25,10 +28,13 @@ namespace sp::test {
 
 class Everyone : public testing::TestWithParam<const Algorithm*> {};
 
-inline std::string id_of(const testing::TestParamInfo<const Algorithm*>& info) {
-  std::string id = info.param->id;
+inline std::string name_of(const Algorithm& algorithm) {
+  std::string id = algorithm.id;
   std::replace(id.begin(), id.end(), '/', '_');
   return id;
+}
+inline std::string id_of(const testing::TestParamInfo<const Algorithm*>& info) {
+  return name_of(*info.param);
 }
 
 inline bool of_softmax(const Algorithm* algorithm) { return algorithm->family == Family::kSoftmax; }
@@ -38,6 +44,75 @@ inline std::vector<const Algorithm*> softmax_algorithms() {
   std::ranges::copy_if(algorithms(), std::back_inserter(chosen), of_softmax);
   return chosen;
 }
+
+// An algorithm, and of linear attention and stacks one of the modules that it serves.
+struct Subject {
+  const Algorithm* algorithm = nullptr;
+  std::optional<Module> module{};
+};
+
+inline std::string name_of(const Subject& subject) {
+  const std::string id = name_of(*subject.algorithm);
+  return subject.module ? id + "_" + std::string(name_of(*subject.module)) : id;
+}
+inline void PrintTo(const Subject& subject, std::ostream* os) { *os << name_of(subject); }
+inline std::string subject_of(const testing::TestParamInfo<Subject>& info) {
+  return name_of(info.param);
+}
+
+// A problem of the subject's family: causal where states pass, a stack of three layers.
+inline Problem problem_for(const Subject& subject, const Shape& shape) {
+  const Family family = subject.algorithm->family;
+  Problem problem;
+  problem.shape = shape;
+  problem.scale = default_scale(shape);
+  if (family == Family::kProjectedSoftmax) problem.projected = 5;
+  if (family != Family::kLinear && family != Family::kHybrid) return problem;
+  const Module module = subject.module.value_or(Module::kBasic);
+  problem.module = module;
+  problem.mask.causal = true;
+  if (is_normalised(module)) problem.scale = 1;
+  problem.epsilon = default_epsilon(module);
+  if (family == Family::kHybrid) {
+    problem.layers = "LLN";
+    problem.shape.E = shape.D;
+  }
+  return problem;
+}
+
+// The modules that an algorithm serves; {nothing} for those of softmax attention.
+inline std::vector<std::optional<Module>> modules_of(const Algorithm& algorithm) {
+  const bool stack = algorithm.family == Family::kHybrid;
+  if (algorithm.family != Family::kLinear && !stack) return {std::nullopt};
+  std::vector<std::optional<Module>> modules;
+  for (const Module module : kModules) {
+    const Problem plain = problem_for({&algorithm, module}, {1, 64, 2, 2, 8, 8});
+    const bool in_stacks = decay_of(module) != Decay::kPerChannel && !is_normalised(module);
+    if (stack ? in_stacks : algorithm.supports(plain, {4}).has_value())
+      modules.emplace_back(module);
+  }
+  return modules;
+}
+
+inline std::vector<Subject> subjects() {
+  std::vector<Subject> all;
+  for (const Algorithm* algorithm : algorithms()) {
+    for (const auto module : modules_of(*algorithm)) all.push_back({algorithm, module});
+  }
+  return all;
+}
+
+template <class Which>
+std::vector<Subject> subjects_where(Which&& which) {
+  std::vector<Subject> chosen;
+  std::ranges::copy_if(subjects(), std::back_inserter(chosen), which);
+  return chosen;
+}
+
+class EachSubject : public testing::TestWithParam<Subject> {
+ protected:
+  static const Algorithm& algorithm() { return *GetParam().algorithm; }
+};
 
 // One back-end for all tests of the process: it starts and ends its threads at every run.
 inline Backend& threads() {

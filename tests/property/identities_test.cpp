@@ -1,12 +1,11 @@
-// Identities of attention that every algorithm must satisfy on any number of ranks. They need no
-// reference.
+// Identities of softmax attention that every algorithm must satisfy on any number of ranks. They
+// need no reference.
 //
 // In f64, so that whatever is not rounding is seen: rounding moves these results by less than
 // 1e-12, a lost, doubled or misplaced block by many orders more.
 // SPDX-License-Identifier: Apache-2.0
-#include <numeric>
-
 #include "tests/property/everyone.hpp"
+#include "tests/property/tensors.hpp"
 
 namespace sp::test {
 namespace {
@@ -49,33 +48,6 @@ class Identity : public Everyone {
     }
   }
 };
-
-double dot(const HostTensor& a, const HostTensor& b) {
-  double sum = 0;
-  for (std::int64_t n = 0; n < a.size(); ++n) sum += a.at(n) * b.at(n);
-  return sum;
-}
-
-// a x + b y
-HostTensor combine(double a, const HostTensor& x, double b, const HostTensor& y) {
-  HostTensor sum(x.dtype(), x.shape());
-  for (std::int64_t n = 0; n < sum.size(); ++n) sum.set(n, a * x.at(n) + b * y.at(n));
-  return sum;
-}
-
-// Row `n` of every batch element of x [B, N, ...] replaced by that of y.
-void replace_token(HostTensor& x, const HostTensor& y, std::int64_t token) {
-  const std::int64_t N = x.extent(1), row = x.extent(2) * x.extent(3);
-  for (std::int64_t b = 0; b < x.extent(0); ++b)
-    for (std::int64_t n = (b * N + token) * row; n < (b * N + token + 1) * row; ++n)
-      x.set(n, y.at(n));
-}
-
-std::vector<std::int64_t> range(std::int64_t begin, std::int64_t end) {
-  std::vector<std::int64_t> numbers(static_cast<std::size_t>(end - begin));
-  std::iota(numbers.begin(), numbers.end(), begin);
-  return numbers;
-}
 
 TEST_P(Identity, ConstantValuesGiveConstantOutput) {
   for_all_settings([](Setting& s) {
@@ -204,52 +176,6 @@ TEST_P(Identity, KeysMayBePermutedWhereNothingIsMasked) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Registry, Identity, testing::ValuesIn(softmax_algorithms()), id_of);
-
-class Gradient : public Everyone {};
-
-// <d_out, J direction> from the gradients, and as a central difference of fourth order.
-TEST_P(Gradient, MatchesACentralDifferenceInARandomDirection) {
-  const Algorithm& algorithm = *GetParam();
-  constexpr double kStep = 1e-4, kLimit = 1e-8;  // errors: kStep^4 = 1e-16, 1e-15 / kStep = 1e-11
-  for (const World& world : kWorlds) {
-    for (std::uint64_t seed = 0; seed < kSeeds; ++seed) {
-      Draw draw(seed);
-      Problem problem;
-      problem.dtype = DType::kF64;
-      problem.shape = draw.shape(24);
-      problem = with_heads_for(algorithm, problem, world);
-      if (algorithm.family == Family::kProjectedSoftmax) {
-        problem.projected = 5;
-      } else {
-        problem.mask = draw.mask(problem.shape);
-      }
-      problem.scale = default_scale(problem.shape);
-      const Inputs inputs = draw.inputs(problem), direction = draw.inputs(problem);
-      constexpr HostTensor Inputs::* kMoved[] = {&Inputs::q, &Inputs::k, &Inputs::v,
-                                                 &Inputs::projection_k, &Inputs::projection_v};
-      const auto loss = [&](double step) {
-        Inputs moved = inputs;
-        moved.d_out = {};
-        for (const auto x : kMoved)
-          if (!(inputs.*x).absent()) moved.*x = combine(1, inputs.*x, step, direction.*x);
-        return dot(inputs.d_out, run(algorithm, problem, moved, world).out);
-      };
-      const Outputs result = run(algorithm, problem, inputs, world);
-      double slope = dot(result.d_q, direction.q) + dot(result.d_k, direction.k) +
-                     dot(result.d_v, direction.v);
-      if (problem.projected > 0) {
-        slope += dot(result.d_projection_k, direction.projection_k) +
-                 dot(result.d_projection_v, direction.projection_v);
-      }
-      const double difference =
-          (8 * (loss(kStep) - loss(-kStep)) - (loss(2 * kStep) - loss(-2 * kStep))) / (12 * kStep);
-      EXPECT_NEAR(slope, difference, kLimit * std::max(1.0, std::abs(difference)))
-          << "P=" << world.size << " seed " << seed << ": " << describe(problem);
-    }
-  }
-}
-
-INSTANTIATE_TEST_SUITE_P(Registry, Gradient, testing::ValuesIn(algorithms()), id_of);
 
 }  // namespace
 }  // namespace sp::test

@@ -121,7 +121,8 @@ TEST(Cases, DrawnWithOneHeadCountPinnedAreValid) {
 }
 
 TEST(Inputs, MatchTheirProblemWhateverIsDrawn) {
-  for (const Family family : {Family::kSoftmax, Family::kProjectedSoftmax}) {
+  for (const Family family :
+       {Family::kSoftmax, Family::kProjectedSoftmax, Family::kLinear, Family::kHybrid}) {
     for (std::uint64_t index = 0; index < 100; ++index) {
       const Case drawn = drawn_case({}, index, family);
       EXPECT_NO_THROW(validate(drawn.problem, make_inputs(drawn))) << describe(drawn);

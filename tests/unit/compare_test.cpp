@@ -87,7 +87,8 @@ TEST(Verdict, FailsForNaNInTheReferenceItself) {
   Judged judged{example()};
   Outputs exact = judged.exact;
   exact.out.set(3, kNaN);
-  const Limits generous{{1, 1, false}, {}, {}, {}, {}, {}, {}};
+  Limits generous;
+  generous.out = {1, 1};
   Outputs result;
   result.out = judged.result.out;
   EXPECT_FALSE(compare(result, exact, generous, DType::kF32).passed());
@@ -100,7 +101,8 @@ TEST(Verdict, FailsWhereALimitIsNaN) {
   Outputs result;
   result.out = judged.result.out;
   result.out.set(0, result.out.at(0) + 1e-3);
-  const Limits limits{{0, kNaN, false}, {}, {}, {}, {}, {}, {}};
+  Limits limits;
+  limits.out = {0, kNaN};
   EXPECT_FALSE(compare(result, judged.exact, limits, DType::kF32).passed());
 }
 
@@ -110,7 +112,8 @@ TEST(Verdict, WantsLogSumExpsOfMinusInfinityExactlyWhereNoKeyIsSeen) {
     Outputs result, truth;
     result.lse = HostTensor::from_doubles(DType::kF32, {1, 1, 3}, values);
     truth.lse = exact;
-    const Limits limits{{}, {1, 1e30, false}, {}, {}, {}, {}, {}};
+    Limits limits;
+    limits.lse = {1, 1e30};
     return compare(result, truth, limits, DType::kF32).passed();
   };
   EXPECT_TRUE(passes({-kInfinity, 1, 2}));
@@ -120,7 +123,7 @@ TEST(Verdict, WantsLogSumExpsOfMinusInfinityExactlyWhereNoKeyIsSeen) {
 }
 
 TEST(Verdict, PassesJustBelowTheLimitAndFailsJustAbove) {
-  const Limit limit{0x1p-8, 0.25, false};
+  const Limit limit{0x1p-8, 0.25};
   const double expected = -4, allowed = 0x1p-8 * 4 + 0.25;
   for (const double sign : {-1.0, 1.0}) {
     for (const bool above : {false, true}) {
@@ -146,7 +149,8 @@ TEST(Verdict, RanksElementsByErrorOverTheirOwnLimit) {
   Outputs result, exact;
   exact.out = HostTensor::from_doubles(DType::kF64, {1, 1, 1, 3}, {{1000, 1, 1}});
   result.out = HostTensor::from_doubles(DType::kF64, {1, 1, 1, 3}, {{1004, 1.01, 1}});
-  const Limits limits{{0.01, 0, false}, {}, {}, {}, {}, {}, {}};
+  Limits limits;
+  limits.out = {0.01, 0};
   const Verdict verdict = compare(result, exact, limits, DType::kF64);
   EXPECT_EQ(verdict.worst()->worst, 1) << "0.01 of 0.01, not 4 of 10";
 }

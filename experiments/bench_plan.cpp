@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "experiments/bench_plan.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "experiments/arguments.hpp"
+#include "harness/run/execute.hpp"
+#include "reference/problem/error.hpp"
+
+namespace sp {
+namespace {
+
+[[noreturn]] void refuse(const std::string& message) { throw Error(ErrorKind::kUsage, message); }
+
+std::int64_t at_least_one(const std::string& text, const char* what) {
+  const std::int64_t size = parse_size(text, what);
+  if (size < 1) refuse(fmt::format("{} {} is too small; allowed: 1 or more", what, size));
+  return size;
+}
+
+template <class T>
+std::vector<T> without_repeats(const std::vector<T>& values) {
+  std::vector<T> kept;
+  for (const T& value : values) {
+    if (std::find(kept.begin(), kept.end(), value) == kept.end()) kept.push_back(value);
+  }
+  return kept;
+}
+
+std::optional<double> parse_floor(const std::string& text) {
+  if (text.empty()) return std::nullopt;
+  char* end = nullptr;
+  const double percent = std::strtod(text.c_str(), &end);
+  if (*end != '\0' || !(percent >= 0 && percent <= 1e6))
+    refuse(fmt::format("--floor '{}' is not a percentage of ideal; allowed: 0 to 1e6", text));
+  return percent;
+}
+
+std::vector<World> worlds_of(const BenchWords& o, const Backend& backend) {
+  std::vector<int> ranks;
+  if (o.ranks.empty()) {
+    for (const int size : {1, 2, 4, 8}) {
+      if (size <= backend.most_ranks() && size % o.ranks_per_node == 0) ranks.push_back(size);
+    }
+    if (ranks.empty()) ranks.push_back(static_cast<int>(o.ranks_per_node));
+  } else {
+    ranks = without_repeats(parse_ranks(o.ranks));
+  }
+  std::vector<World> worlds;
+  for (const int size : ranks) {
+    worlds.push_back({size, static_cast<int>(o.ranks_per_node), static_cast<int>(o.splits)});
+    validate(worlds.back(), backend);
+  }
+  return worlds;
+}
+
+}  // namespace
+
+BenchPlan plan_bench(const BenchWords& o, const Backend& backend) {
+  constexpr std::int64_t kMost = 1'000'000;  // CLI11 turns larger numbers into 2^63 - 1
+  const auto check = [&](const char* what, std::int64_t value, std::int64_t least) {
+    if (value < least || value > kMost)
+      refuse(fmt::format("{} {} is impossible; allowed: {}..{}", what, value, least, kMost));
+  };
+  check("--warmups", o.warmups, 0);
+  check("--repetitions", o.repetitions, 1);
+  check("--ranks-per-node", o.ranks_per_node, 1);
+  check("--splits", o.splits, 1);
+  BenchPlan plan;
+  plan.algorithms = without_repeats(parse_algorithms(o.algorithm));
+  plan.modules = without_repeats(parse_modules(o.module));
+  for (const std::int64_t length : without_repeats(parse_sizes(o.tokens, "--tokens"))) {
+    if (length < 1) refuse("--tokens 0 is nothing to time; allowed: 1 or more");
+    plan.lengths.push_back(length);
+  }
+  Shape& s = plan.base.shape;
+  s.B = at_least_one(o.batch, "--batch");
+  s.H = at_least_one(o.heads, "--heads");
+  s.G = o.kv_heads.empty() ? s.H : at_least_one(o.kv_heads, "--kv-heads");
+  s.D = at_least_one(o.head_size, "--head-size");
+  s.E = o.value_head_size.empty() ? s.D : at_least_one(o.value_head_size, "--value-head-size");
+  plan.base.dtype = parse_dtype(o.dtype);
+  plan.base.mask.causal = o.causal == "on";
+  plan.base.scale = default_scale(s);
+  plan.projected = at_least_one(o.projected, "--projected");
+  plan.worlds = worlds_of(o, backend);
+  plan.layers = o.layers;
+  if (plan.layers.find_first_not_of("LN") != std::string::npos)
+    refuse(fmt::format("--layers '{}' is no stack; allowed: letters L (linear) and N (softmax)",
+                       plan.layers));
+  plan.floor = parse_floor(o.floor);
+  for (const std::int64_t length : plan.lengths) {
+    Problem longest = plan.base;
+    longest.shape.N = length;
+    validate(longest);
+  }
+  return plan;
+}
+
+Problem problem_of(const BenchPlan& plan, Family family, Module module, std::int64_t length) {
+  Problem problem = plan.base;
+  problem.shape.N = length;
+  if (family == Family::kProjectedSoftmax) {
+    problem.projected = plan.projected;
+    problem.mask = {};
+  }
+  if (family == Family::kLinear || family == Family::kHybrid) {
+    problem.module = module;
+    problem.epsilon = default_epsilon(module);
+    if (family == Family::kHybrid) problem.layers = plan.layers;
+    if (family == Family::kLinear) problem.scale = 1;
+  }
+  return problem;
+}
+
+}  // namespace sp

@@ -1,0 +1,44 @@
+// What `seqpar bench` was told, and what it is to do.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "harness/run/backend.hpp"
+#include "optimized/algorithms/algorithm.hpp"
+#include "reference/problem/problem.hpp"
+
+namespace sp {
+
+// As typed.
+struct BenchWords {
+  std::string algorithm = "all", backend = "thread", ranks, tokens = "4K", batch = "1", heads = "8";
+  std::string kv_heads, head_size = "64", value_head_size, projected = "256", dtype = "f32";
+  std::string causal = "on", module = "basic", layers = "LLLN", floor, out;
+  std::int64_t warmups = 1, repetitions = 20, ranks_per_node = 1, splits = 1;
+  std::uint64_t seed = 1;
+  double time_limit_s = 600;
+  bool forward_only = false, json = false;
+};
+
+struct BenchPlan {
+  std::vector<const Algorithm*> algorithms;
+  std::vector<Module> modules;
+  std::vector<std::int64_t> lengths;
+  std::vector<World> worlds;
+  Problem base;  // softmax attention without its length
+  std::int64_t projected = 0;
+  std::string layers;           // of hybrid stacks
+  std::optional<double> floor;  // percent of ideal
+};
+
+// Throws Error(kUsage) with what is allowed.
+BenchPlan plan_bench(const BenchWords& words, const Backend& backend);
+// The problem that an algorithm of this family is timed on. It need not be valid: not every family
+// takes every shape and mask.
+Problem problem_of(const BenchPlan& plan, Family family, Module module, std::int64_t length);
+
+}  // namespace sp

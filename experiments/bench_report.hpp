@@ -1,0 +1,19 @@
+// What `seqpar bench` prints: a table in the style of nccl-tests, or JSON in that of Google
+// Benchmark.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "harness/results/bench_file.hpp"
+#include "harness/results/environment.hpp"
+
+namespace sp {
+
+// What % of ideal compares, in words.
+extern const char* const kIdealInWords;
+
+std::string bench_text(const BenchTable& table, const Environment& environment);
+std::string bench_json(const BenchTable& table, const Environment& environment);
+
+}  // namespace sp
