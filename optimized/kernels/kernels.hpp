@@ -203,9 +203,8 @@ class Kernels {
                                  const Tensor& d_state) = 0;
   virtual void do_linear_d_q(const LinearBlock& block, const Tensor& before, const Tensor& d_sums,
                              const LinearGradients& gradients, const Tensor& after) = 0;
-  virtual void do_linear_d_kv(const LinearBlock& block, const Tensor& d_after,
-                              const Tensor& d_sums, const LinearGradients& gradients,
-                              const Tensor& d_before) = 0;
+  virtual void do_linear_d_kv(const LinearBlock& block, const Tensor& d_after, const Tensor& d_sums,
+                              const LinearGradients& gradients, const Tensor& d_before) = 0;
   virtual void do_linear_d_kv_inter(const LinearBlock& block, const Tensor& d_after,
                                     const LinearGradients& gradients) = 0;
   virtual void do_linear_d_decay(const LinearBlock& block, const Tensor& decay_terms,

@@ -272,7 +272,7 @@ BAD_PROBLEMS = {
     "window is negative": (None, {"window": -4}),
     "window is huge": (None, {"window": 2**63 - 1}),
     "scale is NaN": (None, {"scale": float("nan")}),
-    "another attention": (None, {"attention": "linaer"}),
+    "another attention": (None, {"attention": "quadratic"}),
     "linear without a module": (None, {"attention": "linear"}),
     "a module of softmax": (None, {"module": "basic"}),
     "an unknown module": (None, {"attention": "linear", "module": "mamba"}),

@@ -1,4 +1,4 @@
-"""Threads and MPI give the same bits: every algorithm and module, forward and backward, on packed documents.
+"""Threads and MPI give the same bits: every algorithm and module, both passes, packed documents.
 
 Usage: backends_agree_test.py SEQPAR MPIRUN
 SPDX-License-Identifier: Apache-2.0

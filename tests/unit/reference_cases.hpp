@@ -129,10 +129,9 @@ inline bool same_bits(const Outputs& a, const Outputs& b) {
 // it mixes, lse and gradients to their largest element, and none to less than 1.
 inline double relative_difference(const Outputs& result, const Outputs& truth) {
   double worst = 0;
-  for (const auto tensor :
-       {&Outputs::out, &Outputs::lse, &Outputs::d_q, &Outputs::d_k, &Outputs::d_v,
-        &Outputs::d_projection_k, &Outputs::d_projection_v, &Outputs::d_log_decay,
-        &Outputs::d_gamma, &Outputs::d_beta}) {
+  for (const auto tensor : {&Outputs::out, &Outputs::lse, &Outputs::d_q, &Outputs::d_k,
+                            &Outputs::d_v, &Outputs::d_projection_k, &Outputs::d_projection_v,
+                            &Outputs::d_log_decay, &Outputs::d_gamma, &Outputs::d_beta}) {
     const double scale = std::max(1.0, largest(truth.*tensor));
     const double error = difference(result.*tensor, truth.*tensor) / scale;
     if (!(error <= worst)) worst = error;
