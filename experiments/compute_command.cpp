@@ -16,7 +16,7 @@ namespace {
 
 struct Options {
   std::string algorithm, backend = "thread", problem, result;
-  int ranks = 4, ranks_per_node = 1;
+  int ranks = 4, ranks_per_node = 1, splits = 1;
   double time_limit_s = 60;
 };
 
@@ -27,7 +27,7 @@ int compute(const Options& options, Command& command) {
   const std::unique_ptr<Backend> backend = make_backend(
       options.backend,
       std::chrono::milliseconds(static_cast<std::int64_t>(options.time_limit_s * 1000)), command);
-  const World world{options.ranks, options.ranks_per_node};
+  const World world{options.ranks, options.ranks_per_node, options.splits};
   validate(world, *backend);
   const ProblemFile file = read_problem(options.problem);
   const Execution execution =
@@ -55,6 +55,9 @@ void add_compute(CLI::App& app, Command& command) {
   sub->add_option("--ranks", options->ranks, "Number of ranks")->capture_default_str();
   sub->add_option("--ranks-per-node", options->ranks_per_node,
                   "Ranks per node, for algorithms with a mesh")
+      ->capture_default_str();
+  sub->add_option("--splits", options->splits, "Pieces that a state of linear attention travels in")
+      ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   sub->add_option("--timeout", options->time_limit_s, "Longest wait for a message, in seconds")
       ->check(refuse_no_time)

@@ -95,7 +95,11 @@ Pins pins_of(const Options& o, std::string& flags) {
 std::vector<const Algorithm*> chosen_algorithms(const Options& o) {
   std::vector<const Algorithm*> chosen = parse_algorithms(o.algorithm);
   if (o.family.empty()) return chosen;
-  std::erase_if(chosen, [&](const Algorithm* a) { return name_of(a->family) != o.family; });
+  // Stacks hold linear layers: they belong to that family, and make one of their own.
+  std::erase_if(chosen, [&](const Algorithm* a) {
+    const bool stack = a->family == Family::kHybrid && o.family == name_of(Family::kLinear);
+    return name_of(a->family) != o.family && !stack;
+  });
   if (chosen.empty())
     throw Error(ErrorKind::kUsage, fmt::format("--algorithm {} names no algorithm of family {}",
                                                o.algorithm, o.family));
@@ -255,7 +259,7 @@ void add_verify(CLI::App& app, Command& command) {
   const auto o = std::make_shared<Options>();
   sub->add_option("--algorithm", o->algorithm, "Ids, comma-separated, or all")
       ->capture_default_str();
-  sub->add_option("--family", o->family, "Only algorithms of this family")
+  sub->add_option("--family", o->family, "Only algorithms of this family; linear includes hybrid")
       ->check(CLI::IsMember({"softmax", "projected softmax", "linear", "hybrid"}));
   sub->add_option("--backend", o->backend, "thread or mpi")->capture_default_str();
   sub->add_option("--ranks", o->ranks,

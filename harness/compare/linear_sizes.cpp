@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "harness/compare/head_rows.hpp"
 #include "harness/compare/normalised_sizes.hpp"
 
 namespace sp {
@@ -14,25 +15,19 @@ namespace {
 using std::int64_t;
 using Values = std::vector<double>;
 
-std::size_t at(int64_t i) { return static_cast<std::size_t>(i); }
-
 Values absolute(const HostTensor& tensor) {
   Values values(at(tensor.size()));
   for (int64_t i = 0; i < tensor.size(); ++i) values[at(i)] = std::fabs(tensor.at(i));
   return values;
 }
 
-HostTensor zeros_like(const HostTensor& tensor) {
-  return tensor.absent() ? HostTensor() : HostTensor(DType::kF64, tensor.shape());
-}
-
 // Modules without a feature map: every result is a sum of products of inputs.
-class Sizes {
+class Sizes : HeadRows {
  public:
   Sizes(const Problem& problem, const Inputs& inputs, const Outputs& exact)
-      : problem_(problem),
+      : HeadRows{problem.shape},
+        problem_(problem),
         inputs_(inputs),
-        s_(problem.shape),
         decay_(decay_of(*problem.module)),
         q_(absolute(inputs.q)),
         k_(absolute(inputs.k)),
@@ -44,37 +39,33 @@ class Sizes {
   }
 
   Outputs run() {
-    for (int64_t b = 0; b < s_.B; ++b) {
-      for (int64_t h = 0; h < s_.H; ++h) run_head(b, h);
+    for (int64_t b = 0; b < shape.B; ++b) {
+      for (int64_t h = 0; h < shape.H; ++h) run_head(b, h);
     }
     return std::move(sizes_);
   }
 
  private:
-  int64_t query(int64_t b, int64_t n, int64_t h) const { return (b * s_.N + n) * s_.H + h; }
-  int64_t key(int64_t b, int64_t n, int64_t h) const {
-    return (b * s_.N + n) * s_.G + h / (s_.H / s_.G);
-  }
   bool border(int64_t b, int64_t n) const {  // between n - 1 and n
     const auto& ids = problem_.mask.segment_ids;
-    return !ids.empty() && ids[at(b * s_.N + n)] != ids[at(b * s_.N + n - 1)];
+    return !ids.empty() && ids[at(b * shape.N + n)] != ids[at(b * shape.N + n - 1)];
   }
 
   // f(j, i, decays) for every visible pair of one head, with one decay per channel or one for all.
   template <class F>
   void for_each_pair(int64_t b, int64_t h, F&& f) const {
-    const int64_t channels = decay_ == Decay::kPerChannel ? s_.D : 1;
-    for (int64_t j = 0; j < s_.N; ++j) {
+    const int64_t channels = decay_ == Decay::kPerChannel ? shape.D : 1;
+    for (int64_t j = 0; j < shape.N; ++j) {
       for (const int64_t step : {-1, 1}) {
         Values logs(at(channels)), decays(at(channels), 1.0);
-        for (int64_t i = j; i >= 0 && i < s_.N; i += step) {
+        for (int64_t i = j; i >= 0 && i < shape.N; i += step) {
           if (i != j) {
             const int64_t later = std::max(i, i - step);
             if (border(b, later)) break;
             for (int64_t c = 0; c < channels; ++c) {
               if (decay_ == Decay::kPerHead) logs[at(c)] += inputs_.log_decay.at(h);
               if (decay_ == Decay::kPerChannel)
-                logs[at(c)] += inputs_.log_decay.at(query(b, later, h) * s_.D + c);
+                logs[at(c)] += inputs_.log_decay.at(query(b, later, h) * shape.D + c);
               // The exponent is off by w times itself.
               decays[at(c)] = std::exp(logs[at(c)]) * (1 - logs[at(c)]);
             }
@@ -87,9 +78,9 @@ class Sizes {
   }
 
   void run_head(int64_t b, int64_t h) {
-    const int64_t D = s_.D, E = s_.E;
+    const int64_t D = shape.D, E = shape.E;
     const bool backward = !inputs_.d_out.absent();
-    Values d_q(at(s_.N * D)), d_k(at(s_.N * D));  // of this head
+    Values d_q(at(shape.N * D)), d_k(at(shape.N * D));  // of this head
     for_each_pair(b, h, [&](int64_t j, int64_t i, const Values& decays) {
       const int64_t q = query(b, j, h), k = key(b, i, h);
       const auto decay = [&](int64_t c) { return decays[decays.size() == 1 ? 0 : at(c)]; };
@@ -109,7 +100,7 @@ class Sizes {
       }
     });
     if (!backward) return;
-    for (int64_t n = 0; n < s_.N; ++n) {
+    for (int64_t n = 0; n < shape.N; ++n) {
       for (int64_t c = 0; c < D; ++c) {
         add(sizes_.d_q, query(b, n, h) * D + c, d_q[at(n * D + c)]);
         add(sizes_.d_k, key(b, n, h) * D + c, d_k[at(n * D + c)]);
@@ -121,12 +112,12 @@ class Sizes {
   // Decays are differentiated through sums of q d_q - k d_k up to the end of a document, at most.
   void decay_head(int64_t b, int64_t h, const Values& d_q, const Values& d_k) {
     if (decay_ == Decay::kNone) return;
-    for (int64_t c = 0; c < s_.D; ++c) {
+    for (int64_t c = 0; c < shape.D; ++c) {
       double sum = 0;
-      for (int64_t n = s_.N - 1; n >= 0; --n) {
-        sum += q_[at(query(b, n, h) * s_.D + c)] * d_q[at(n * s_.D + c)] +
-               k_[at(key(b, n, h) * s_.D + c)] * d_k[at(n * s_.D + c)];
-        add(sizes_.d_log_decay, decay_ == Decay::kPerHead ? h : query(b, n, h) * s_.D + c, sum);
+      for (int64_t n = shape.N - 1; n >= 0; --n) {
+        sum += q_[at(query(b, n, h) * shape.D + c)] * d_q[at(n * shape.D + c)] +
+               k_[at(key(b, n, h) * shape.D + c)] * d_k[at(n * shape.D + c)];
+        add(sizes_.d_log_decay, decay_ == Decay::kPerHead ? h : query(b, n, h) * shape.D + c, sum);
         if (n > 0 && border(b, n)) sum = 0;
       }
     }
@@ -138,7 +129,6 @@ class Sizes {
 
   const Problem& problem_;
   const Inputs& inputs_;
-  const Shape s_;
   const Decay decay_;
   const Values q_, k_, v_, d_out_;
   Outputs sizes_;

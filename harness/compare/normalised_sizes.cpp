@@ -8,6 +8,8 @@
 #include <cmath>
 #include <vector>
 
+#include "harness/compare/head_rows.hpp"
+
 namespace sp {
 namespace {
 
@@ -16,12 +18,6 @@ using Values = std::vector<double>;
 
 constexpr double kSlack = 32;    // times w: what a denominator may lose
 constexpr double kNever = 1e90;  // stands for 1/0, so that 0 times it stays 0
-
-std::size_t at(int64_t i) { return static_cast<std::size_t>(i); }
-
-HostTensor zeros_like(const HostTensor& tensor) {
-  return tensor.absent() ? HostTensor() : HostTensor(DType::kF64, tensor.shape());
-}
 
 struct Quantity {
   double value = 0, error = 0;
@@ -34,13 +30,13 @@ struct Vector {
   std::vector<Quantity> gradient;
 };
 
-class NormalisedSizes {
+class NormalisedSizes : HeadRows {
  public:
   NormalisedSizes(const Problem& problem, const Inputs& inputs, const Outputs& exact)
-      : problem_(problem),
+      : HeadRows{problem.shape},
+        problem_(problem),
         inputs_(inputs),
         exact_(exact),
-        s_(problem.shape),
         based_(problem.module == Module::kBased),
         root_(std::sqrt(static_cast<double>(problem.shape.D))),
         w_(unit_roundoff(accumulator_of(problem.dtype))) {
@@ -50,30 +46,25 @@ class NormalisedSizes {
   }
 
   Outputs run() {
-    for (int64_t b = 0; b < s_.B; ++b) {
-      for (int64_t h = 0; h < s_.H; ++h) run_head(b, h);
+    for (int64_t b = 0; b < shape.B; ++b) {
+      for (int64_t h = 0; h < shape.H; ++h) run_head(b, h);
     }
     return std::move(errors_);
   }
 
  private:
-  int64_t query(int64_t b, int64_t n, int64_t h) const { return (b * s_.N + n) * s_.H + h; }
-  int64_t key(int64_t b, int64_t n, int64_t h) const {
-    return (b * s_.N + n) * s_.G + h / (s_.H / s_.G);
-  }
-
   bool visible(int64_t b, int64_t j, int64_t i) const {
     if (problem_.mask.causal && i > j) return false;
     const auto& ids = problem_.mask.segment_ids;
     if (ids.empty()) return true;
     for (int64_t n = std::min(i, j); n < std::max(i, j); ++n)
-      if (ids[at(b * s_.N + n)] != ids[at(b * s_.N + n + 1)]) return false;
+      if (ids[at(b * shape.N + n)] != ids[at(b * shape.N + n + 1)]) return false;
     return true;
   }
 
   Vector load(const HostTensor& tensor, int64_t row) const {
     Vector result;
-    const int64_t D = s_.D;
+    const int64_t D = shape.D;
     result.gradient.resize(at(D));
     for (int64_t c = 0; c < D; ++c) result.x.push_back({tensor.at(row * D + c), 0});
     if (based_) return result;
@@ -127,8 +118,8 @@ class NormalisedSizes {
 
   template <class F>
   void for_each_pair(int64_t b, F&& f) const {
-    for (int64_t j = 0; j < s_.N; ++j) {
-      for (int64_t i = 0; i < s_.N; ++i) {
+    for (int64_t j = 0; j < shape.N; ++j) {
+      for (int64_t i = 0; i < shape.N; ++i) {
         if (visible(b, j, i)) f(j, i);
       }
     }
@@ -137,7 +128,7 @@ class NormalisedSizes {
   void run_head(int64_t b, int64_t h) {
     q_.clear();
     k_.clear();
-    for (int64_t n = 0; n < s_.N; ++n) {
+    for (int64_t n = 0; n < shape.N; ++n) {
       q_.push_back(load(inputs_.q, query(b, n, h)));
       k_.push_back(load(inputs_.k, key(b, n, h)));
     }
@@ -148,9 +139,9 @@ class NormalisedSizes {
   }
 
   void forward_head(int64_t b, int64_t h) {
-    const int64_t E = s_.E;
-    Values numerator(at(s_.N * E));
-    denominator_.assign(at(s_.N), {});
+    const int64_t E = shape.E;
+    Values numerator(at(shape.N * E));
+    denominator_.assign(at(shape.N), {});
     for_each_pair(b, [&](int64_t j, int64_t i) {
       const Pair p = pair(q_[at(j)], k_[at(i)]);
       denominator_[at(j)].value += p.weight.value;
@@ -158,8 +149,8 @@ class NormalisedSizes {
       for (int64_t e = 0; e < E; ++e)
         numerator[at(j * E + e)] += p.weight.error * std::fabs(inputs_.v.at(key(b, i, h) * E + e));
     });
-    inverse_.assign(at(s_.N), 0);
-    for (int64_t j = 0; j < s_.N; ++j) {
+    inverse_.assign(at(shape.N), 0);
+    for (int64_t j = 0; j < shape.N; ++j) {
       const double rest =
           denominator_[at(j)].value + problem_.epsilon - kSlack * w_ * denominator_[at(j)].error;
       inverse_[at(j)] = rest > 0 ? 1 / rest : kNever;
@@ -175,9 +166,9 @@ class NormalisedSizes {
 
   // Gradient of the sums: E columns, and the normaliser's.
   void gradient_head(int64_t b, int64_t h) {
-    const int64_t E = s_.E;
-    d_sums_.assign(at(s_.N * (E + 1)), {});
-    for (int64_t j = 0; j < s_.N; ++j) {
+    const int64_t E = shape.E;
+    d_sums_.assign(at(shape.N * (E + 1)), {});
+    for (int64_t j = 0; j < shape.N; ++j) {
       const double inverse = 1 / (denominator_[at(j)].value + problem_.epsilon);
       const double relative = 1 + denominator_[at(j)].error * inverse_[at(j)];
       Quantity& last = d_sums_[at(j * (E + 1) + E)];
@@ -193,7 +184,7 @@ class NormalisedSizes {
   }
 
   void backward_head(int64_t b, int64_t h) {
-    const int64_t E = s_.E;
+    const int64_t E = shape.E;
     for_each_pair(b, [&](int64_t j, int64_t i) {
       const Pair p = pair(q_[at(j)], k_[at(i)]);
       const Quantity* d_sums = d_sums_.data() + j * (E + 1);
@@ -214,9 +205,9 @@ class NormalisedSizes {
       add_product(q_[at(j)], d_score, k_[at(i)]);
       add_product(k_[at(i)], d_score, q_[at(j)]);
     });
-    for (int64_t n = 0; n < s_.N; ++n) {
-      through_norm(q_[at(n)], errors_.d_q, query(b, n, h) * s_.D);
-      through_norm(k_[at(n)], errors_.d_k, key(b, n, h) * s_.D);
+    for (int64_t n = 0; n < shape.N; ++n) {
+      through_norm(q_[at(n)], errors_.d_q, query(b, n, h) * shape.D);
+      through_norm(k_[at(n)], errors_.d_k, key(b, n, h) * shape.D);
     }
   }
 
@@ -232,7 +223,7 @@ class NormalisedSizes {
 
   // d_x = (y - mean(y) - unit mean(y unit)) / deviation with y = gamma gradient.
   void through_norm(const Vector& x, HostTensor& d_x, int64_t row) {
-    const int64_t D = s_.D;
+    const int64_t D = shape.D;
     if (based_) {
       for (int64_t c = 0; c < D; ++c) add(d_x, row + c, x.gradient[at(c)].error);
       return;
@@ -271,7 +262,6 @@ class NormalisedSizes {
   const Problem& problem_;
   const Inputs& inputs_;
   const Outputs& exact_;
-  const Shape s_;
   const bool based_;
   const double root_;  // of D
   const double w_;

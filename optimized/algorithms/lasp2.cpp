@@ -87,14 +87,17 @@ Tensor keep_decays(Context& ctx, const LinearChunk& chunk, const StateGather& ga
   return decays;
 }
 
-// The state before this chunk, or all of it without a mask. Lets the gathered states go.
-Forward finish_sums(Context& ctx, const LinearChunk& chunk, StateGather gather, const Tensor& sums,
-                    bool causal) {
+struct Arrived {
+  Tensor before;  // the state before this chunk; without a mask that of all chunks
+  Tensor decays;
+};
+
+// Takes the gather, so that its buffers are gone before the outputs are made.
+Arrived arrive(Context& ctx, const LinearChunk& chunk, StateGather gather, bool causal) {
   gather.wait();
   const Tensor decays = keep_decays(ctx, chunk, gather);
   const int last = causal ? ctx.comm.rank() : ctx.comm.size();
-  const Tensor before = sum_of(ctx, chunk, gather, ranks_between(0, last, 1), decays, "before");
-  return {sums, {}, {before, decays}};
+  return {sum_of(ctx, chunk, gather, ranks_between(0, last, 1), decays, "before"), decays};
 }
 
 Forward forward(Context& ctx, const Shards& in) {
@@ -109,8 +112,7 @@ Forward forward(Context& ctx, const Shards& in) {
     ctx.kernels.fill(sums, 0);
   }
   window.attend_own();
-  const Forward states = finish_sums(ctx, chunk, std::move(gather), sums, causal);
-  const Tensor &before = states.saved[0], &decays = states.saved[1];
+  const auto [before, decays] = arrive(ctx, chunk, std::move(gather), causal);
   if (causal) {
     ctx.kernels.linear_inter(chunk.block(), before, sums);
   } else {
@@ -120,7 +122,7 @@ Forward forward(Context& ctx, const Shards& in) {
   return window.finish(sums, before);
 }
 
-Tensor finish_d_after(Context& ctx, const LinearChunk& chunk, StateGather gather,
+Tensor arrive_d_after(Context& ctx, const LinearChunk& chunk, StateGather gather,
                       const Tensor& decays, bool causal) {
   gather.wait();
   const int P = ctx.comm.size();
@@ -151,7 +153,7 @@ Gradients backward(Context& ctx, const Shards& in, const Forward& saved, const T
   }
   WindowAttention(ctx, in).backward(saved, d_out, gradients);
   const Tensor d_after =
-      finish_d_after(ctx, chunk, std::move(gather), LinearChunk::decays(saved), causal);
+      arrive_d_after(ctx, chunk, std::move(gather), LinearChunk::decays(saved), causal);
   ctx.kernels.linear_d_kv_inter(chunk.block(), d_after, gradients);
   return chunk.finish(gradients, after, d_after);
 }

@@ -23,12 +23,11 @@
 namespace sp {
 namespace {
 
-// Adds what a visiting block leaves: its state at its end, or the gradient of the state before it.
-template <class Reduce>
-void add_block(Context& ctx, const LinearChunk& chunk, const Tensor& room, const Tensor& into,
-               int source, Reduce&& reduce) {
-  reduce(room);
-  const StateSpan span = chunk.span(room, source, {});
+// into = decay of the visiting chunk into + what it leaves: its state, or the gradient of the state
+// before it.
+void accumulate(Context& ctx, const LinearChunk& chunk, const Tensor& into, const Tensor& left,
+                int source) {
+  const StateSpan span = chunk.span(left, source, {});
   ctx.kernels.linear_accumulate(into, {&span, 1}, chunk.terms());
 }
 
@@ -43,10 +42,9 @@ Forward forward(Context& ctx, const Shards& in) {
     if (step == 0) ctx.kernels.linear_forward(chunk.block(), {}, sums, {});
     if (source < ctx.comm.rank()) {
       const KeyValue& held = stream.held();
-      add_block(ctx, chunk, room, before, source, [&](const Tensor& state) {
-        ctx.kernels.linear_state({{}, held.k, held.v, chunk_of(in.layout, source), chunk.terms()},
-                                 state);
-      });
+      ctx.kernels.linear_state({{}, held.k, held.v, chunk_of(in.layout, source), chunk.terms()},
+                               room);
+      accumulate(ctx, chunk, before, room, source);
     }
     stream.advance(step);
   }
@@ -72,10 +70,9 @@ Gradients backward(Context& ctx, const Shards& in, const Forward& saved, const T
     }
     if (source > ctx.comm.rank()) {
       const KeyValue& held = stream.held();
-      add_block(ctx, chunk, room, d_after, source, [&](const Tensor& d_state) {
-        ctx.kernels.linear_d_state({held.k, in.k, in.v, chunk_of(in.layout, source), chunk.terms()},
-                                   held.v, d_state);
-      });
+      ctx.kernels.linear_d_state({held.k, in.k, in.v, chunk_of(in.layout, source), chunk.terms()},
+                                 held.v, room);
+      accumulate(ctx, chunk, d_after, room, source);
     }
     stream.advance(step);
   }

@@ -37,6 +37,12 @@ void for_each_reader(const Problem& problem, const Layout& layout, int rank, F&&
   }
 }
 
+// What a reader returns for the rows of this rank that it read.
+struct Share {
+  Rows own;
+  Tensor d_k, d_v;
+};
+
 Tokens halo_of(const Problem& problem, const Layout& layout, int rank) {
   Tokens tokens;
   if (problem.mask.window == 0) return tokens;
@@ -112,25 +118,24 @@ void WindowAttention::backward(const Forward& saved, const Tensor& d_out,
         part(lse), part(delta), {part(gradients.d_q), d_k, d_v});
   }
   std::vector<Message> sends, receives;
-  std::vector<std::pair<Rows, std::pair<Tensor, Tensor>>> shares;
+  std::vector<Share> shares;
   for_each_owner(in_.problem, in_.layout, ctx_.comm.rank(), [&](int owner, Rows halo) {
     sends.push_back({owner, d_k.rows(halo.begin, halo.end), {"d_k", 0}});
     sends.push_back({owner, d_v.rows(halo.begin, halo.end), {"d_v", 0}});
   });
   for_each_reader(in_.problem, in_.layout, ctx_.comm.rank(), [&](int reader, Rows own) {
-    shares.push_back({own,
-                      {allocate_like(ctx_, in_.k, out.dtype(), own.count(), "d_k"),
-                       allocate_like(ctx_, in_.v, out.dtype(), own.count(), "d_v")}});
-    receives.push_back({reader, shares.back().second.first, {"d_k", 0}});
-    receives.push_back({reader, shares.back().second.second, {"d_v", 0}});
+    shares.push_back({own, allocate_like(ctx_, in_.k, out.dtype(), own.count(), "d_k"),
+                      allocate_like(ctx_, in_.v, out.dtype(), own.count(), "d_v")});
+    receives.push_back({reader, shares.back().d_k, {"d_k", 0}});
+    receives.push_back({reader, shares.back().d_v, {"d_v", 0}});
   });
   Pending pending = ctx_.comm.exchange(std::move(sends), std::move(receives));
   ctx_.kernels.attention_backward({in_.q, in_.k, in_.v, mine_, mine_, in_.mask, scale}, d_out, lse,
                                   delta, {gradients.d_q, gradients.d_k, gradients.d_v});
   pending.wait();
-  for (const auto& [own, share] : shares) {
-    ctx_.kernels.add(gradients.d_k.rows(own.begin, own.end), share.first);
-    ctx_.kernels.add(gradients.d_v.rows(own.begin, own.end), share.second);
+  for (const auto& [own, d_k_share, d_v_share] : shares) {
+    ctx_.kernels.add(gradients.d_k.rows(own.begin, own.end), d_k_share);
+    ctx_.kernels.add(gradients.d_v.rows(own.begin, own.end), d_v_share);
   }
 }
 
