@@ -33,6 +33,10 @@ void add(HostTensor& sum, const HostTensor& part) {
 }  // namespace
 
 Outputs stack(const Problem& problem, const Inputs& inputs) {
+  return stack(problem, inputs, evaluate);
+}
+
+Outputs stack(const Problem& problem, const Inputs& inputs, const Layer& evaluate_layer) {
   const auto [B, N, H, G, D, E] = problem.shape;
   const Index layers = problem.layer_count();
   std::vector<Inputs> inputs_of;
@@ -44,7 +48,7 @@ Outputs stack(const Problem& problem, const Inputs& inputs) {
     of.k = heads_of(inputs.k, layer, G);
     of.v = heads_of(inputs.v, layer, G);
     of.log_decay = inputs.log_decay;
-    result.out = evaluate(layer_of(problem, layer), of).out;
+    result.out = evaluate_layer(layer_of(problem, layer), of).out;
   }
   if (inputs.d_out.absent()) return result;
 
@@ -56,7 +60,7 @@ Outputs stack(const Problem& problem, const Inputs& inputs) {
   for (Index layer = layers - 1; layer >= 0; --layer) {
     Inputs& of = inputs_of[static_cast<std::size_t>(layer)];
     of.d_out = std::move(d_out);
-    Outputs one = evaluate(layer_of(problem, layer), of);
+    Outputs one = evaluate_layer(layer_of(problem, layer), of);
     put_heads(result.d_k, layer, G, one.d_k);
     put_heads(result.d_v, layer, G, one.d_v);
     add(result.d_log_decay, one.d_log_decay);
