@@ -60,19 +60,21 @@ double largest_token_sum(const HostTensor& x) {
 double subnormal_of(const Problem& problem) { return problem.dtype == DType::kF16 ? 0x1p-25 : 0; }
 
 Limits derive(const Problem& problem, const Inputs& inputs, const Outputs& exact,
-              const NaiveOutputs& naive, int roundings, bool exact_case, double merge_factor) {
+              const NaiveOutputs& naive, int roundings, bool exact_case, double merge_factor,
+              double rounded_operands = 0) {
   const double u = unit_roundoff(problem.dtype);
   const double w = unit_roundoff(accumulator_of(problem.dtype));
   const double subnormal = subnormal_of(problem);
   const double weights = merge_factor * w * (1 + largest(exact.lse));  // relative, of a probability
   const auto limit = [&](const HostTensor& naive_tensor, const HostTensor& exact_tensor,
-                         double factor, double floor) {
+                         double factor, double floor, const HostTensor& size = {}) {
     const double naive_part = factor * naive_error(naive_tensor, exact_tensor);
-    return Limit{u, naive_part + floor + roundings * subnormal, exact_case};
+    return Limit{u, naive_part + floor + roundings * subnormal, exact_case, u, size};
   };
   const double V = naive.largest_value, K = naive.largest_key;
   Limits limits;
-  limits.out = limit(naive.out, exact.out, kOutFactor, ((roundings - 1) * u + weights) * V);
+  limits.out = limit(naive.out, exact.out, kOutFactor,
+                     ((roundings - 1) * u + weights + rounded_operands) * V, naive.sizes.out);
   limits.lse = {w, kOutFactor * naive_error(naive.lse, exact.lse) + weights, false};
   if (inputs.d_out.absent()) return limits;
 
@@ -82,9 +84,9 @@ Limits derive(const Problem& problem, const Inputs& inputs, const Outputs& exact
   const double products =
       kProducts * w * std::fabs(problem.scale) * largest_row_sum(inputs.d_out) * V;
   const double factor = kGradientFactor * roundings;
-  const double d_q = weights * 2 * row * K + products * K;
-  double d_k = weights * (column + p * row) * Q + products * p * Q;
-  double d_v = weights * p * dO;
+  const double d_q = (weights * 2 + rounded_operands) * row * K + products * K;
+  double d_k = weights * (column + p * row) * Q + products * p * Q + rounded_operands * column * Q;
+  double d_v = (weights + rounded_operands) * p * dO;
   if (problem.projected > 0) {  // these are of the projected keys and values: carry them back
     limits.d_projection_k = limit(naive.d_projection_k, exact.d_projection_k, factor,
                                   d_k * largest_token_sum(inputs.k));
@@ -93,9 +95,9 @@ Limits derive(const Problem& problem, const Inputs& inputs, const Outputs& exact
     d_k *= largest_row_sum(inputs.projection_k);
     d_v *= largest_row_sum(inputs.projection_v);
   }
-  limits.d_q = limit(naive.d_q, exact.d_q, factor, d_q);
-  limits.d_k = limit(naive.d_k, exact.d_k, factor, d_k);
-  limits.d_v = limit(naive.d_v, exact.d_v, factor, d_v);
+  limits.d_q = limit(naive.d_q, exact.d_q, factor, d_q, naive.sizes.d_q);
+  limits.d_k = limit(naive.d_k, exact.d_k, factor, d_k, naive.sizes.d_k);
+  limits.d_v = limit(naive.d_v, exact.d_v, factor, d_v, naive.sizes.d_v);
   return limits;
 }
 
@@ -107,7 +109,7 @@ Limits limits_for(const Problem& problem, const Inputs& inputs, const Outputs& e
 }
 
 Limits sampled_limits_for(const Problem& problem, const Inputs& inputs, const Outputs& exact,
-                          int roundings, bool exact_case) {
+                          int roundings, bool exact_case, Operands operands) {
   // Without a naive run the sums are bounded: |dp - delta| by 2 X, what a key collects by a random
   // walk over its queries and heads.
   const Shape& s = problem.shape;
@@ -121,7 +123,10 @@ Limits sampled_limits_for(const Problem& problem, const Inputs& inputs, const Ou
         2 * std::fabs(problem.scale) * largest_row_sum(inputs.d_out) * bounds.largest_value;
     bounds.d_scores_per_key = bounds.d_scores_per_query * bounds.probability_per_key;
   }
-  return derive(problem, inputs, exact, bounds, roundings, exact_case, kSampled);
+  const bool rounded =
+      operands == Operands::kStorage && problem.dtype != accumulator_of(problem.dtype);
+  return derive(problem, inputs, exact, bounds, roundings, exact_case, kSampled,
+                rounded ? unit_roundoff(problem.dtype) : 0);
 }
 
 Limits linear_limits_for(const Problem& problem, const Outputs& sizes, bool exact_case) {

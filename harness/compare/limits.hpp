@@ -34,6 +34,10 @@
 // sampled    Where the reference is sampled there is no naive run: 64 w (1 + L) stands for it and
 //            for merging, and R, C, p are bounded. Measured over lengths up to 32K tokens the
 //            errors stay below a quarter of it.
+// operands   Kernels that round p and d_score to storage before they multiply them (tensor cores,
+//            Operands::kStorage) err by u more per term: u A is added element by element, A the sum
+//            of the absolute values of the terms; where rows are sampled u V, u R K, u C Q and
+//            u p max |d_out| stand for it. Such a kernel's own limit, whatever algorithm calls it.
 // subnormal  f16 results round absolutely: r times half of 2^-24 is added to every absolute limit
 //            of f16 storage.
 // linear     absolute = kLinear w A, element by element, with A the element's size, the sum of the
@@ -67,7 +71,7 @@ Limits limits_for(const Problem& problem, const Inputs& inputs, const Outputs& e
 
 // The same for sampled rows, without a yardstick.
 Limits sampled_limits_for(const Problem& problem, const Inputs& inputs, const Outputs& exact,
-                          int roundings, bool exact_case);
+                          int roundings, bool exact_case, Operands operands);
 
 // Linear attention: `sizes` holds the sums of absolute values of every result.
 Limits linear_limits_for(const Problem& problem, const Outputs& sizes, bool exact_case);

@@ -21,6 +21,7 @@ struct Naive {
   using Array = std::vector<T>;
 
   const Problem& problem;
+  const bool sizes = false;  // of the terms too
   const Shape s = problem.shape;
   const int64_t M = problem.projected > 0 ? problem.projected : s.N;  // keys that queries look at
 
@@ -48,6 +49,12 @@ struct Naive {
   T rounded_to_storage(T value) const {
     return visit_dtype(problem.dtype,
                        [&]<class S>() { return static_cast<T>(widen(narrow<S>(value))); });
+  }
+
+  // |x|, raised to where rounding to storage becomes absolute.
+  T size_of_term(T x) const {
+    const T smallest = problem.dtype == DType::kF16 ? T{0x1p-14} : T{0};
+    return std::max(std::fabs(x), smallest);
   }
 
   bool hidden(int64_t b, int64_t i, int64_t j) const {
@@ -111,7 +118,8 @@ struct Naive {
     }
   }
 
-  void forward(const Array& q, const Array& k, const Array& v, Array& out, Array& lse) const {
+  void forward(const Array& q, const Array& k, const Array& v, Array& out, Array& lse,
+               Array& out_size) const {
     constexpr T kNothing = -std::numeric_limits<T>::infinity();
     Array row = zeros(M, 1);
     for (int64_t b = 0; b < s.B; ++b)
@@ -126,12 +134,20 @@ struct Naive {
             for (int64_t c = 0; c < s.E; ++c)
               result[c] += row.data()[j] * v.data()[((b * M + j) * s.G + h * s.G / s.H) * s.E + c];
           for (int64_t c = 0; c < s.E; ++c) result[c] = top == kNothing ? T{0} : result[c] / sum;
+          for (int64_t j = 0; sizes && j < M; ++j) {
+            if (row.data()[j] == 0) continue;
+            const T p = size_of_term(row.data()[j] / sum);
+            for (int64_t c = 0; c < s.E; ++c)
+              out_size.data()[((b * s.N + i) * s.H + h) * s.E + c] +=
+                  p * std::fabs(v.data()[((b * M + j) * s.G + h * s.G / s.H) * s.E + c]);
+          }
           lse.data()[(b * s.H + h) * s.N + i] = top == kNothing ? kNothing : top + std::log(sum);
         }
   }
 
   struct Gradients {
     Array q, k, v;
+    Array q_size, k_size, v_size;
     std::vector<double> per_query, per_key, probability;  // sums of |d_score|, |d_score| and p
   };
 
@@ -145,9 +161,13 @@ struct Naive {
                      const Array& lse, const Array& d_out) const {
     const auto queries = static_cast<std::size_t>(s.B * s.N * s.H);
     const auto keys = static_cast<std::size_t>(s.B * M * s.G);
-    Gradients d{Array(q.size()),           Array(k.size()),
-                Array(v.size()),           std::vector<double>(queries),
-                std::vector<double>(keys), std::vector<double>(keys)};
+    Gradients d;
+    d.q = d.q_size = Array(q.size());
+    d.k = d.k_size = Array(k.size());
+    d.v = d.v_size = Array(v.size());
+    d.per_query.resize(queries);
+    d.per_key.resize(keys);
+    d.probability.resize(keys);
     Array row = zeros(M, 1);
     for (int64_t b = 0; b < s.B; ++b)
       for (int64_t h = 0; h < s.H; ++h)
@@ -174,9 +194,22 @@ struct Naive {
               d.q.data()[query * s.D + c] += d_score * k.data()[key * s.D + c];
               d.k.data()[key * s.D + c] += d_score * q.data()[query * s.D + c];
             }
+            if (sizes) add_sizes(d, query, key, p, p * (d_p - delta), q, k, d_out);
           }
         }
     return d;
+  }
+
+  void add_sizes(Gradients& d, int64_t query, int64_t key, T p, T d_score, const Array& q,
+                 const Array& k, const Array& d_out) const {
+    const T p_size = size_of_term(p);
+    const T d_size = std::fabs(static_cast<T>(problem.scale)) * size_of_term(d_score);
+    for (int64_t c = 0; c < s.E; ++c)
+      d.v_size.data()[key * s.E + c] += p_size * std::fabs(d_out.data()[query * s.E + c]);
+    for (int64_t c = 0; c < s.D; ++c) {
+      d.q_size.data()[query * s.D + c] += d_size * std::fabs(k.data()[key * s.D + c]);
+      d.k_size.data()[key * s.D + c] += d_size * std::fabs(q.data()[query * s.D + c]);
+    }
   }
 
   NaiveOutputs run(const Inputs& inputs) const {
@@ -186,13 +219,14 @@ struct Naive {
     const Array projection_k = load(inputs.projection_k), projection_v = load(inputs.projection_v);
     const Array k = projected ? project(x_k, projection_k, k_width) : x_k;
     const Array v = projected ? project(x_v, projection_v, v_width) : x_v;
-    Array out = zeros(s.B, s.N, s.H, s.E), lse = zeros(s.B, s.H, s.N);
-    forward(q, k, v, out, lse);
+    Array out = zeros(s.B, s.N, s.H, s.E), lse = zeros(s.B, s.H, s.N), out_size = out;
+    forward(q, k, v, out, lse, out_size);
     NaiveOutputs result;
     result.largest_key = largest(k);
     result.largest_value = largest(v);
     result.out = store(out, {s.B, s.N, s.H, s.E});
     result.lse = store(lse, {s.B, s.H, s.N});
+    if (sizes) result.sizes.out = store(out_size, {s.B, s.N, s.H, s.E});
     if (inputs.d_out.absent()) return result;
 
     const Gradients d = backward(q, k, v, out, lse, load(inputs.d_out));
@@ -204,6 +238,11 @@ struct Naive {
                        {s.B, s.N, s.G, s.D});
     result.d_v = store(projected ? project_backward_x(d.v, projection_v, v_width) : d.v,
                        {s.B, s.N, s.G, s.E});
+    if (sizes) {
+      result.sizes.d_q = store(d.q_size, {s.B, s.N, s.H, s.D});
+      result.sizes.d_k = store(d.k_size, {s.B, s.N, s.G, s.D});
+      result.sizes.d_v = store(d.v_size, {s.B, s.N, s.G, s.E});
+    }
     if (projected) {
       result.d_projection_k = store(project_backward_matrix(d.k, x_k, k_width), {s.N, M});
       result.d_projection_v = store(project_backward_matrix(d.v, x_v, v_width), {s.N, M});
@@ -214,9 +253,10 @@ struct Naive {
 
 }  // namespace
 
-NaiveOutputs naive_attention(const Problem& problem, const Inputs& inputs) {
+NaiveOutputs naive_attention(const Problem& problem, const Inputs& inputs, Operands operands) {
   if (accumulator_of(problem.dtype) == DType::kF64) return Naive<double>{problem}.run(inputs);
-  return Naive<float>{problem}.run(inputs);
+  const bool rounded = operands == Operands::kStorage && problem.dtype != DType::kF32;
+  return Naive<float>{problem, rounded && problem.projected == 0}.run(inputs);
 }
 
 }  // namespace sp

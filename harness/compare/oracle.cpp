@@ -63,19 +63,27 @@ void make_absolute(HostTensor& tensor) {
 }
 
 // The limits of the softmax part that a window adds to Based.
-Limits window_limits(const Problem& problem, const Inputs& inputs) {
+Limits window_limits(const Problem& problem, const Inputs& inputs, Operands operands) {
   Problem window = problem;
   window.module.reset();
   window.epsilon = 0;
   window.scale = default_scale(problem.shape);
-  return limits_for(window, inputs, reference::attention(window, inputs),
-                    naive_attention(window, inputs), 1, false);
+  Limits limits = limits_for(window, inputs, reference::attention(window, inputs),
+                             naive_attention(window, inputs, operands), 1, false);
+  // As one number per tensor: the sizes of the linear part stand in their place.
+  for (Limit* limit : {&limits.out, &limits.d_q, &limits.d_k, &limits.d_v}) {
+    double most = 0;
+    for (std::int64_t i = 0; i < limit->sizes.size(); ++i)
+      most = std::max(most, limit->sizes.at(i));
+    limit->absolute += limit->per_size * most;
+  }
+  return limits;
 }
 
 }  // namespace
 
-Oracle::Oracle(const Problem& problem, const Inputs& inputs, bool exact_case)
-    : problem_(problem), inputs_(inputs), exact_case_(exact_case) {
+Oracle::Oracle(const Problem& problem, const Inputs& inputs, bool exact_case, Operands operands)
+    : problem_(problem), inputs_(inputs), exact_case_(exact_case), operands_(operands) {
   const bool large = reference_work(problem, !inputs.d_out.absent()) > kMostReferenceWork;
   if (large && problem.family() != Family::kProjectedSoftmax) tokens_ = sample(problem.shape.N);
   if (problem.module) {
@@ -84,7 +92,7 @@ Oracle::Oracle(const Problem& problem, const Inputs& inputs, bool exact_case)
     exact_ = reference::attention_rows(problem, inputs, tokens_);
   } else {
     exact_ = reference::attention(problem, inputs);
-    naive_ = naive_attention(problem, inputs);
+    naive_ = naive_attention(problem, inputs, operands);
   }
 }
 
@@ -112,11 +120,11 @@ void Oracle::prepare_linear() {
   }
   exact_ = reference::evaluate(problem_, inputs_);
   if (stack) {
-    sizes_ = stack_noise(problem_, inputs_, exact_);
+    sizes_ = stack_noise(problem_, inputs_, exact_, operands_);
     return;
   }
   sizes_ = linear_sizes(problem_, inputs_, exact_);
-  if (problem_.mask.window > 0) window_ = window_limits(problem_, inputs_);
+  if (problem_.mask.window > 0) window_ = window_limits(problem_, inputs_, operands_);
 }
 
 Limits Oracle::limits(int roundings) const {
@@ -182,7 +190,8 @@ Verdict Oracle::judge_sampled(const Outputs& result, int roundings) const {
     rows.d_k = rows_of(result.d_k, 1, tokens_);
     rows.d_v = rows_of(result.d_v, 1, tokens_);
   }
-  const Limits limits = sampled_limits_for(problem_, inputs_, exact, roundings, exact_case_);
+  const Limits limits =
+      sampled_limits_for(problem_, inputs_, exact, roundings, exact_case_, operands_);
   return in_whole(compare(rows, exact, limits, problem_.dtype));
 }
 

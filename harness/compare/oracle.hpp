@@ -6,13 +6,16 @@
 #include <vector>
 
 #include "harness/compare/compare.hpp"
+#include "harness/compare/naive.hpp"
 
 namespace sp {
 
 class Oracle {
  public:
   // exact_case: the inputs are such that every result is known bit for bit.
-  Oracle(const Problem& problem, const Inputs& inputs, bool exact_case);
+  // operands: of the kernels that will be judged.
+  Oracle(const Problem& problem, const Inputs& inputs, bool exact_case,
+         Operands operands = Operands::kAccumulator);
 
   bool sampled() const { return !tokens_.empty(); }
   const std::vector<std::int64_t>& tokens() const { return tokens_; }  // sampled ones, in order
@@ -31,6 +34,7 @@ class Oracle {
   const Problem& problem_;
   const Inputs& inputs_;
   bool exact_case_;
+  Operands operands_;
   std::vector<std::int64_t> tokens_;
   Outputs exact_;
   NaiveOutputs naive_;  // softmax families

@@ -26,15 +26,16 @@ void move(HostTensor& tensor, const Limit& limit, Stream& random) {
 }
 
 // A layer that takes what was stored and errs as much as it may.
-Outputs noisy_layer(const Problem& problem, const Inputs& given, Stream& random) {
+Outputs noisy_layer(const Problem& problem, const Inputs& given, Operands operands,
+                    Stream& random) {
   Inputs inputs = given;
   inputs.q = given.q.cast(problem.dtype).cast(DType::kF64);
   if (!given.d_out.absent()) inputs.d_out = given.d_out.cast(problem.dtype).cast(DType::kF64);
   Outputs result = reference::evaluate(problem, inputs);
   const Limits limits =
-      problem.module
-          ? linear_limits_for(problem, linear_sizes(problem, inputs, result), false)
-          : limits_for(problem, inputs, result, naive_attention(problem, inputs), 1, false);
+      problem.module ? linear_limits_for(problem, linear_sizes(problem, inputs, result), false)
+                     : limits_for(problem, inputs, result,
+                                  naive_attention(problem, inputs, operands), 1, false);
   move(result.out, limits.out, random);
   move(result.d_q, limits.d_q, random);
   move(result.d_k, limits.d_k, random);
@@ -54,13 +55,14 @@ void raise(HostTensor& most, const HostTensor& noisy, const HostTensor& exact) {
 
 }  // namespace
 
-Outputs stack_noise(const Problem& problem, const Inputs& inputs, const Outputs& exact) {
+Outputs stack_noise(const Problem& problem, const Inputs& inputs, const Outputs& exact,
+                    Operands operands) {
   Outputs most;
   for (int run = 0; run < kRuns; ++run) {
     Stream random(static_cast<std::uint64_t>(run));
     const Outputs noisy =
         reference::stack(problem, inputs, [&](const Problem& layer, const Inputs& given) {
-          return noisy_layer(layer, given, random);
+          return noisy_layer(layer, given, operands, random);
         });
     for (const auto x :
          {&Outputs::out, &Outputs::d_q, &Outputs::d_k, &Outputs::d_v, &Outputs::d_log_decay})

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "harness/compare/naive.hpp"
 #include "reference/problem/problem.hpp"
 
 namespace sp {
@@ -10,6 +11,7 @@ namespace sp {
 // which every element of every layer's results is moved up or down by that layer's own limit, and
 // what layers pass on is rounded to storage. One element per tensor. `exact` is the reference of
 // the same problem.
-Outputs stack_noise(const Problem& problem, const Inputs& inputs, const Outputs& exact);
+Outputs stack_noise(const Problem& problem, const Inputs& inputs, const Outputs& exact,
+                    Operands operands = Operands::kAccumulator);
 
 }  // namespace sp

@@ -64,6 +64,7 @@ struct Pins {
   std::optional<DType> dtype;
   std::optional<Values> values;
   int most_ranks = 1 << 20;  // of the back-end
+  bool f64 = true;           // false: the back-end does not know it, f32 is drawn instead
 };
 
 Inputs make_inputs(const Case& drawn);
