@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/emulator/fiber.hpp"
+
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <new>
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+extern "C" {
+void AnnotateIgnoreReadsBegin(const char* file, int line);
+void AnnotateIgnoreReadsEnd(const char* file, int line);
+void AnnotateIgnoreWritesBegin(const char* file, int line);
+void AnnotateIgnoreWritesEnd(const char* file, int line);
+}
+#endif
+
+namespace sp::emulator {
+namespace {
+
+using boost::context::detail::jump_fcontext;
+using boost::context::detail::make_fcontext;
+using boost::context::detail::transfer_t;
+
+constexpr std::size_t kGuard = 4096;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr std::size_t kStack = 256 * 1024;
+#else
+constexpr std::size_t kStack = 64 * 1024;
+#endif
+// Stacks are used from their upper ends: 32 lanes with frames of a few cache lines fill one page.
+constexpr std::size_t kColours = 32;
+constexpr std::size_t kColourBytes = 128;
+
+}  // namespace
+
+struct Fiber::Transfer {
+  Fiber* from;
+  Fiber* to;
+};
+
+Fiber::Fiber() {
+#ifdef __SANITIZE_THREAD__
+  tsan_fiber_ = __tsan_get_current_fiber();
+#endif
+}
+
+Fiber::Fiber(int index)
+    : size_(kStack - static_cast<std::size_t>(index) % kColours * kColourBytes) {
+  void* const mapping = mmap(nullptr, kGuard + kStack, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapping == MAP_FAILED) throw std::bad_alloc();
+  mprotect(mapping, kGuard, PROT_NONE);
+  mapping_ = static_cast<std::byte*>(mapping);
+  bottom_ = mapping_ + kGuard;
+#ifdef __SANITIZE_THREAD__
+  tsan_fiber_ = __tsan_create_fiber(0);
+#endif
+}
+
+Fiber::~Fiber() {
+  if (mapping_ == nullptr) return;
+  reset();
+#ifdef __SANITIZE_THREAD__
+  __tsan_destroy_fiber(tsan_fiber_);
+#endif
+  munmap(mapping_, kGuard + kStack);
+}
+
+void Fiber::prepare(void (*entry)()) {
+  entry_ = entry;
+  context_ = make_fcontext(mapping_ + kGuard + size_, size_, &Fiber::enter);
+}
+
+void Fiber::reset() {
+#ifdef __SANITIZE_ADDRESS__
+  __asan_unpoison_memory_region(bottom_, size_);
+  fake_stack_ = nullptr;
+#endif
+#ifdef __SANITIZE_THREAD__
+  __tsan_destroy_fiber(tsan_fiber_);
+  tsan_fiber_ = __tsan_create_fiber(0);
+#endif
+}
+
+__attribute__((no_sanitize("thread"))) void Fiber::arrive(transfer_t arrival) {
+  const Transfer& transfer = *static_cast<Transfer*>(arrival.data);
+  transfer.from->context_ = arrival.fctx;
+#ifdef __SANITIZE_ADDRESS__
+  __sanitizer_finish_switch_fiber(transfer.to->fake_stack_, &transfer.from->bottom_,
+                                  &transfer.from->size_);
+#endif
+}
+
+__attribute__((no_sanitize("thread"))) void Fiber::enter(transfer_t arrival) {
+  void (*const entry)() = static_cast<Transfer*>(arrival.data)->to->entry_;
+  arrive(arrival);
+  entry();
+  std::abort();  // entries never return
+}
+
+__attribute__((no_sanitize("thread"))) void Fiber::switch_over(Fiber& from, Fiber& to,
+                                                               [[maybe_unused]] bool from_ends) {
+  Transfer transfer{&from, &to};
+#ifdef __SANITIZE_ADDRESS__
+  __sanitizer_start_switch_fiber(from_ends ? nullptr : &from.fake_stack_, to.bottom_, to.size_);
+#endif
+#ifdef __SANITIZE_THREAD__
+  __tsan_switch_to_fiber(to.tsan_fiber_, __tsan_switch_to_fiber_no_sync);
+#endif
+  arrive(jump_fcontext(to.context_, &transfer));
+}
+
+#ifdef __SANITIZE_THREAD__
+Unseen::Unseen() {
+  AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+  AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+}
+Unseen::~Unseen() {
+  AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+  AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+}
+void tsan_release(void* address) { __tsan_release(address); }
+void tsan_acquire(void* address) { __tsan_acquire(address); }
+#else
+void tsan_release(void*) {}
+void tsan_acquire(void*) {}
+#endif
+
+}  // namespace sp::emulator

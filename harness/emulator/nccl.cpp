@@ -1,0 +1,304 @@
+// NCCL's functions: handles, groups, errors.
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/emulator/include/nccl.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+#include <unordered_map>
+
+#include "harness/emulator/nccl_world.hpp"
+#include "harness/emulator/streams.hpp"
+
+namespace sp::emulator {
+namespace {
+
+struct Comm {
+  std::shared_ptr<NcclWorld> world;
+  int rank = 0;
+  bool finalized = false;
+};
+
+std::mutex mutex;  // of what follows
+std::uint64_t handles = 0;
+std::unordered_map<std::uint64_t, Comm> comms;
+std::unordered_map<std::uint64_t, std::shared_ptr<NcclWorld>> worlds;  // by unique id
+
+// A call inside an open group of this thread.
+struct Grouped {
+  ncclComm_t comm;
+  cudaStream_t stream;
+  std::vector<NcclCall> calls;
+};
+struct Group {
+  int depth = 0;
+  std::vector<Grouped> operations;  // one per communicator
+  std::optional<Fault> fault;       // of a call inside: nothing is posted
+};
+thread_local Group group;
+thread_local std::string last_error;
+
+ncclResult_t code_of(FaultKind kind) {
+  switch (kind) {
+    case FaultKind::kApi:
+      return ncclInvalidArgument;
+    case FaultKind::kCollective:
+      return ncclInvalidUsage;
+    default:
+      return ncclSystemError;
+  }
+}
+
+template <class F>
+ncclResult_t guarded(const char* call, F&& f) {
+  try {
+    f();
+    return ncclSuccess;
+  } catch (const Fault& fault) {
+    last_error = fmt::format("{}: {}", call, fault.what());
+    record_fault(Fault(fault.kind(), last_error));
+    return code_of(fault.kind());
+  }
+}
+
+[[noreturn]] void refuse(const std::string& why) { throw Fault(FaultKind::kApi, why); }
+
+// Unknown ones are found, because handles are never used again.
+Comm find(ncclComm_t comm) {
+  const std::lock_guard lock(mutex);
+  const auto found = comms.find(reinterpret_cast<std::uint64_t>(comm));
+  if (found == comms.end()) refuse("the communicator is destroyed, aborted or was never made");
+  return found->second;
+}
+
+ncclComm_t add(std::shared_ptr<NcclWorld> world, int rank) {
+  const std::lock_guard lock(mutex);
+  comms[++handles] = {std::move(world), rank, false};
+  return reinterpret_cast<ncclComm_t>(handles);
+}
+
+Comm remove(ncclComm_t comm) {
+  Comm removed = find(comm);
+  const std::lock_guard lock(mutex);
+  comms.erase(reinterpret_cast<std::uint64_t>(comm));
+  return removed;
+}
+
+void post(const Grouped& operation) {
+  const Comm comm = find(operation.comm);
+  if (comm.finalized) refuse("the communicator is finalized");
+  const int mine = comm.world->device(comm.rank);
+  int current = -1;
+  cudaGetDevice(&current);
+  if (current != mine) {
+    refuse(fmt::format("the communicator is of device {}, the current one is {}", mine, current));
+  }
+  comm.world->post(comm.rank, operation.calls, operation.stream);
+}
+
+void add_to_group(ncclComm_t comm, cudaStream_t stream, const NcclCall& call) {
+  check_arguments(call, find(comm).world->size());
+  for (Grouped& operation : group.operations) {
+    if (operation.comm != comm) continue;
+    if (operation.stream != stream) refuse("one communicator on two streams in one group");
+    operation.calls.push_back(call);
+    return;
+  }
+  group.operations.push_back({comm, stream, {call}});
+}
+
+ncclResult_t call(const char* name, ncclComm_t comm, cudaStream_t stream, const NcclCall& what) {
+  return guarded(name, [&] {
+    if (group.depth == 0) return post({comm, stream, {what}});
+    try {
+      add_to_group(comm, stream, what);
+    } catch (const Fault& fault) {
+      if (!group.fault) group.fault = fault;
+      throw;
+    }
+  });
+}
+
+void refuse_in_group(const char* name) {
+  if (group.depth > 0) refuse(fmt::format("the emulator has no {} inside a group", name));
+}
+
+}  // namespace
+
+void check_groups_closed(const char* name) {
+  if (group.depth == 0) return;
+  std::string open;
+  for (const Grouped& operation : group.operations) open += "; " + operation.calls[0].describe();
+  group = {};  // once is enough
+  throw ApiError(cudaErrorInvalidValue,
+                 fmt::format("{} while a group of this thread is open{}", name, open));
+}
+
+// ---- Errors and versions -----------------------------------------------------------------------
+
+const char* ncclGetErrorString(ncclResult_t result) {
+  constexpr const char* kWords[] = {"no error",       "unhandled CUDA error", "system error",
+                                    "internal error", "invalid argument",     "invalid usage",
+                                    "remote error",   "in progress"};
+  return kWords[static_cast<std::size_t>(result)];
+}
+
+const char* ncclGetLastError(ncclComm_t) { return last_error.c_str(); }
+
+ncclResult_t ncclGetVersion(int* version) {
+  *version = NCCL_VERSION_CODE;
+  return ncclSuccess;
+}
+
+// ---- Communicators -----------------------------------------------------------------------------
+
+ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
+  const std::lock_guard lock(mutex);
+  const std::uint64_t number = ++handles;
+  *id = {};
+  std::memcpy(id->internal, &number, sizeof number);
+  worlds[number] = nullptr;
+  return ncclSuccess;
+}
+
+ncclResult_t ncclCommInitRank(ncclComm_t* comm, int size, ncclUniqueId id, int rank) {
+  return guarded("ncclCommInitRank", [&] {
+    refuse_in_group("ncclCommInitRank");
+    if (size < 1 || rank < 0 || rank >= size) refuse(fmt::format("rank {} of {}", rank, size));
+    int device = -1;
+    if (cudaGetDevice(&device) != cudaSuccess) refuse("no current device");
+    std::uint64_t number = 0;
+    std::memcpy(&number, id.internal, sizeof number);
+    std::shared_ptr<NcclWorld> world;
+    {
+      const std::lock_guard lock(mutex);
+      const auto found = worlds.find(number);
+      if (found == worlds.end()) refuse("the unique id was never given out, or has been used");
+      if (found->second == nullptr) found->second = std::make_shared<NcclWorld>(size);
+      world = found->second;
+    }
+    world->join(rank, device, size);
+    {
+      const std::lock_guard lock(mutex);
+      worlds.erase(number);
+    }
+    *comm = add(std::move(world), rank);
+  });
+}
+
+ncclResult_t ncclCommSplit(ncclComm_t comm, int colour, int key, ncclComm_t* part, void* config) {
+  return guarded("ncclCommSplit", [&] {
+    refuse_in_group("ncclCommSplit");
+    if (config != nullptr) refuse("the emulator has no configurations");
+    if (colour < 0 && colour != NCCL_SPLIT_NOCOLOR) refuse(fmt::format("colour {}", colour));
+    const Comm parent = find(comm);
+    auto [world, rank] = parent.world->split(parent.rank, colour, key);
+    *part = world == nullptr ? nullptr : add(std::move(world), rank);
+  });
+}
+
+ncclResult_t ncclCommFinalize(ncclComm_t comm) {
+  return guarded("ncclCommFinalize", [&] {
+    check_groups_closed("ncclCommFinalize");
+    find(comm);
+    const std::lock_guard lock(mutex);
+    comms[reinterpret_cast<std::uint64_t>(comm)].finalized = true;
+  });
+}
+
+ncclResult_t ncclCommDestroy(ncclComm_t comm) {
+  return guarded("ncclCommDestroy", [&] {
+    check_groups_closed("ncclCommDestroy");
+    const Comm removed = remove(comm);
+    removed.world->leave(removed.rank);
+  });
+}
+
+ncclResult_t ncclCommAbort(ncclComm_t comm) {
+  return guarded("ncclCommAbort", [&] {
+    const Comm removed = remove(comm);
+    removed.world->abort(removed.rank);
+  });
+}
+
+ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
+  return guarded("ncclCommGetAsyncError", [&] {
+    const Comm found = find(comm);
+    *error = found.world->state(found.rank);
+  });
+}
+
+ncclResult_t ncclCommCount(ncclComm_t comm, int* count) {
+  return guarded("ncclCommCount", [&] { *count = find(comm).world->size(); });
+}
+
+ncclResult_t ncclCommCuDevice(ncclComm_t comm, int* device) {
+  return guarded("ncclCommCuDevice", [&] {
+    const Comm found = find(comm);
+    *device = found.world->device(found.rank);
+  });
+}
+
+ncclResult_t ncclCommUserRank(ncclComm_t comm, int* rank) {
+  return guarded("ncclCommUserRank", [&] { *rank = find(comm).rank; });
+}
+
+// ---- Groups ------------------------------------------------------------------------------------
+
+ncclResult_t ncclGroupStart() {
+  ++group.depth;
+  return ncclSuccess;
+}
+
+ncclResult_t ncclGroupEnd() {
+  return guarded("ncclGroupEnd", [&] {
+    if (group.depth == 0) refuse("no group is open");
+    if (--group.depth > 0) return;
+    const Group closed = std::exchange(group, {});
+    if (closed.fault) throw Fault(*closed.fault);
+    for (const Grouped& operation : closed.operations) post(operation);
+  });
+}
+
+// ---- Operations --------------------------------------------------------------------------------
+
+ncclResult_t ncclSend(const void* from, std::size_t count, ncclDataType_t type, int peer,
+                      ncclComm_t comm, cudaStream_t stream) {
+  return call("ncclSend", comm, stream,
+              {.kind = NcclKind::kSend, .from = from, .count = count, .type = type, .peer = peer});
+}
+
+ncclResult_t ncclRecv(void* to, std::size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
+                      cudaStream_t stream) {
+  return call("ncclRecv", comm, stream,
+              {.kind = NcclKind::kReceive, .to = to, .count = count, .type = type, .peer = peer});
+}
+
+ncclResult_t ncclAllGather(const void* from, void* to, std::size_t count, ncclDataType_t type,
+                           ncclComm_t comm, cudaStream_t stream) {
+  return call("ncclAllGather", comm, stream, {NcclKind::kAllGather, from, to, count, type});
+}
+
+ncclResult_t ncclReduceScatter(const void* from, void* to, std::size_t count, ncclDataType_t type,
+                               ncclRedOp_t op, ncclComm_t comm, cudaStream_t stream) {
+  return call("ncclReduceScatter", comm, stream,
+              {NcclKind::kReduceScatter, from, to, count, type, op});
+}
+
+ncclResult_t ncclAllReduce(const void* from, void* to, std::size_t count, ncclDataType_t type,
+                           ncclRedOp_t op, ncclComm_t comm, cudaStream_t stream) {
+  return call("ncclAllReduce", comm, stream, {NcclKind::kAllReduce, from, to, count, type, op});
+}
+
+ncclResult_t ncclReduce(const void* from, void* to, std::size_t count, ncclDataType_t type,
+                        ncclRedOp_t op, int root, ncclComm_t comm, cudaStream_t stream) {
+  return call("ncclReduce", comm, stream, {NcclKind::kReduce, from, to, count, type, op, root});
+}
+
+ncclResult_t ncclBroadcast(const void* from, void* to, std::size_t count, ncclDataType_t type,
+                           int root, ncclComm_t comm, cudaStream_t stream) {
+  return call("ncclBroadcast", comm, stream,
+              {NcclKind::kBroadcast, from, to, count, type, ncclSum, root});
+}
+
+}  // namespace sp::emulator

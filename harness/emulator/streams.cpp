@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/emulator/streams.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstdlib>
+#include <utility>
+
+#include "harness/emulator/hosts.hpp"
+#include "harness/emulator/stream_operations.hpp"
+
+namespace sp::emulator {
+namespace {
+
+constexpr std::size_t kNames = 4096;
+
+// The device in the upper half of a handle, a serial number in the lower.
+template <class Handle>
+Handle make_handle(int device, std::uint64_t serial) {
+  return reinterpret_cast<Handle>(static_cast<std::uint64_t>(device + 1) << 40 | serial);
+}
+template <class Handle>
+std::uint64_t serial_of(Handle handle) {
+  return reinterpret_cast<std::uint64_t>(handle);
+}
+
+cudaError_t error_of(FaultKind kind) {
+  switch (kind) {
+    case FaultKind::kOutOfBounds:
+    case FaultKind::kUseAfterFree:
+      return cudaErrorIllegalAddress;
+    case FaultKind::kMisaligned:
+      return cudaErrorMisalignedAddress;
+    default:
+      return cudaErrorLaunchFailure;
+  }
+}
+
+}  // namespace
+
+void join(Clock& into, const Clock& from) {
+  for (std::size_t slot = 0; slot < into.size(); ++slot) {
+    into[slot] = std::max(into[slot], from[slot]);
+  }
+}
+
+Device::Device(int ordinal)
+    : ordinal_(ordinal), random_(settings().seed * 1000003 + static_cast<std::uint64_t>(ordinal)) {
+  reset();
+}
+
+Device::~Device() {
+  drop_everything();
+  install(ordinal_, nullptr);
+}
+
+// ---- Handles -----------------------------------------------------------------------------------
+
+cudaStream_t Device::add_stream(bool blocking) {
+  sweep();
+  const int slot = std::countr_one(slots_in_use_);
+  if (slot >= kStreamSlots) return nullptr;
+  slots_in_use_ |= std::uint64_t{1} << slot;
+  auto stream = std::make_unique<Stream>();
+  stream->slot = slot;
+  stream->blocking = blocking;
+  const auto handle = make_handle<cudaStream_t>(ordinal_, ++handles_);
+  order_.push_back(stream.get());
+  streams_[serial_of(handle)] = std::move(stream);
+  return handle;
+}
+
+Stream* Device::find(cudaStream_t handle) {
+  const auto found = streams_.find(serial_of(handle));
+  return found == streams_.end() || found->second->destroyed ? nullptr : found->second.get();
+}
+
+void Device::remove_stream(cudaStream_t handle) {
+  streams_.at(serial_of(handle))->destroyed = true;
+  sweep();
+}
+
+// Only if the host has waited for all of it may another stream get its slot: operations of the
+// old stream would count as ordered before those of the new one.
+void Device::sweep() {
+  std::erase_if(streams_, [&](const auto& entry) {
+    const Stream& stream = *entry.second;
+    const auto slot = static_cast<std::size_t>(stream.slot);
+    if (!stream.destroyed || !stream.queue.empty() || host_[slot] < stream.clock[slot]) {
+      return false;
+    }
+    slots_in_use_ &= ~(std::uint64_t{1} << slot);
+    std::erase(order_, &stream);
+    return true;
+  });
+}
+
+Stream* Device::any_other_stream(const Stream& than) {
+  std::vector<Stream*> others;
+  for (Stream* stream : order_) {
+    if (stream != &than && stream->slot != 0 && !stream->destroyed) others.push_back(stream);
+  }
+  return others.empty() ? nullptr : others[random() % others.size()];
+}
+
+cudaEvent_t Device::add_event(bool timed) {
+  const auto handle = make_handle<cudaEvent_t>(ordinal_, ++handles_);
+  auto event = std::make_unique<Event>();
+  event->timed = timed;
+  events_[serial_of(handle)] = std::move(event);
+  return handle;
+}
+
+Event* Device::find(cudaEvent_t handle) {
+  const auto found = events_.find(serial_of(handle));
+  return found == events_.end() ? nullptr : found->second.get();
+}
+
+void Device::remove_event(cudaEvent_t handle) { events_.erase(serial_of(handle)); }
+
+Objects Device::objects() const {
+  Objects result;
+  result.streams = static_cast<int>(std::count_if(
+      order_.begin() + 1, order_.end(), [](const Stream* stream) { return !stream->destroyed; }));
+  result.events = static_cast<int>(events_.size());
+  result.allocations = memory_->live();
+  result.pinned = static_cast<int>(pinned.size());
+  return result;
+}
+
+// ---- Posting -----------------------------------------------------------------------------------
+
+std::uint32_t Device::post(Stream& stream, std::unique_ptr<StreamOperation> body) {
+  const std::uint32_t number = next_number();
+  slot_of_.push_back(static_cast<std::uint8_t>(stream.slot));
+  memory_->shadow().slot_of = slot_of_.data();
+  join(stream.clock, host_);
+  // The default stream and the blocking ones wait for each other.
+  for (const Stream* other : order_) {
+    if (stream.blocking && other->blocking && (stream.slot == 0 || other->slot == 0)) {
+      join(stream.clock, other->clock);
+    }
+  }
+  stream.clock[static_cast<std::size_t>(stream.slot)] = number;
+  names_.emplace_back(number, body->describe());
+  if (names_.size() > kNames) names_.pop_front();
+  stream.queue.push_back({number, stream.clock, std::move(body)});
+  ++pending_;
+  note_progress();
+  return number;
+}
+
+void Device::record(Event& event, Stream& stream) {
+  event.recorded = true;
+  event.milliseconds = std::make_shared<double>(-1);
+  post(stream, std::make_unique<RecordOperation>(event.milliseconds));
+  event.clock = stream.clock;
+}
+
+std::string Device::name_of_operation(std::uint32_t number) const {
+  if (number == 0) return "the host";
+  const auto found =
+      std::lower_bound(names_.begin(), names_.end(), std::pair{number, std::string()});
+  if (found == names_.end() || found->first != number) return fmt::format("operation {}", number);
+  return fmt::format("{} (operation {}, stream {})", found->second, number,
+                     static_cast<int>(slot_of_[number]));
+}
+
+// ---- Running -----------------------------------------------------------------------------------
+
+bool Device::done(const Clock& clock) const {
+  for (std::size_t slot = 0; slot < clock.size(); ++slot) {
+    if (completed_[slot] < clock[slot]) return false;
+  }
+  return true;
+}
+
+Clock Device::everything() const {
+  Clock clock = host_;
+  for (const Stream* stream : order_) join(clock, stream->clock);
+  return clock;
+}
+
+bool Device::ready(const Stream& stream) const {
+  if (stream.queue.empty()) return false;
+  Clock before = stream.queue.front().clock;
+  before[static_cast<std::size_t>(stream.slot)] = 0;
+  return done(before);
+}
+
+bool Device::step() {
+  std::vector<Stream*> candidates;
+  for (Stream* stream : order_) {
+    if (ready(*stream)) candidates.push_back(stream);
+  }
+  std::shuffle(candidates.begin(), candidates.end(), random_);
+  for (Stream* stream : candidates) {
+    const std::uint32_t number = stream->queue.front().number;
+    if (advance(stream->queue.front())) {
+      if (error_ == cudaSuccess) {
+        stream->queue.pop_front();
+        finished(*stream, number);
+      }
+      return true;
+    }
+  }
+  return false;
+}
+
+// True also if it failed: something happened.
+bool Device::advance(Posted& posted) {
+  Shadow& shadow = memory_->shadow();
+  shadow.operation = posted.number;
+  shadow.clock = posted.clock.data();
+  try {
+    return posted.body->advance({posted.number, 0, ordinal_});
+  } catch (const Fault& fault) {
+    fail(fault.kind(), fmt::format("{}: {}", name_of_operation(posted.number), fault.what()));
+  } catch (const std::exception& exception) {
+    fail(FaultKind::kApi,
+         fmt::format("{}: {}", name_of_operation(posted.number), exception.what()));
+  }
+  return true;
+}
+
+void Device::finished(Stream& stream, std::uint32_t number) {
+  completed_[static_cast<std::size_t>(stream.slot)] =
+      std::max(completed_[static_cast<std::size_t>(stream.slot)], number);
+  --pending_;
+  note_progress();
+}
+
+void Device::run_early(Stream& stream) {
+  Posted posted = std::move(stream.queue.back());
+  stream.queue.pop_back();
+  advance(posted);
+  if (error_ != cudaSuccess) return;
+  stream.queue.push_back({posted.number, posted.clock, std::make_unique<NothingLeft>()});
+}
+
+std::string Device::heads() const {
+  std::string text;
+  for (const Stream* stream : order_) {
+    if (stream->queue.empty()) continue;
+    const Posted& head = stream->queue.front();
+    text += fmt::format("\n  device {}, stream {}: {}{}", ordinal_, stream->slot,
+                        name_of_operation(head.number),
+                        ready(*stream) ? "" : ", behind another stream");
+    if (stream->queue.size() > 1) text += fmt::format(", {} more", stream->queue.size() - 1);
+  }
+  return text;
+}
+
+// ---- Errors ------------------------------------------------------------------------------------
+
+void Device::fail(FaultKind kind, const std::string& what) {
+  const std::string story = fmt::format("device {}, {}: {}", ordinal_, name_of(kind), what);
+  keep_fault(kind, story);
+  if (error_ == cudaSuccess) {
+    error_ = error_of(kind);
+    tell(error_, story);
+  }
+  drop_everything();
+  notify_all_hosts();
+}
+
+void Device::recover() {
+  error_ = cudaSuccess;
+  tell(cudaSuccess, "");
+}
+
+void Device::reset() {
+  drop_everything();
+  recover();
+  events_.clear();
+  streams_.clear();
+  auto fallback = std::make_unique<Stream>();
+  fallback->blocking = true;
+  order_ = {fallback.get()};
+  streams_[0] = std::move(fallback);
+  slots_in_use_ = 1;
+  kernels.clear();
+  for (const auto& range : pinned) std::free(reinterpret_cast<void*>(range.first));
+  pinned.clear();
+  memory_.reset();
+  memory_ = std::make_unique<DeviceMemory>(ordinal_);
+  memory_->shadow().slot_of = slot_of_.data();
+  install(ordinal_, memory_.get());
+}
+
+void Device::tell(cudaError_t error, std::string story) {
+  story_error_ = error;
+  story_ = std::move(story);
+}
+
+void Device::drop_everything() {
+  for (Stream* stream : order_) {
+    std::deque<Posted> queue = std::move(stream->queue);
+    stream->queue.clear();
+    for (Posted& posted : queue) {
+      if (auto* own = dynamic_cast<BlockOperation*>(posted.body.get())) {
+        own->settle(posted.number);
+      }
+    }
+    const auto slot = static_cast<std::size_t>(stream->slot);
+    completed_[slot] = std::max(completed_[slot], stream->clock[slot]);
+  }
+  pending_ = 0;
+  join(host_, everything());
+}
+
+}  // namespace sp::emulator

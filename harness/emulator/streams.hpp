@@ -1,0 +1,166 @@
+// Devices, their streams and events: queues of operations that run when somebody waits.
+//
+// Order      Everything posted gets a number and a clock: for every stream of the device, the last
+//            operation that must come before. Events and synchronisation join clocks; nothing else
+//            orders streams. An operation is ready when it is first in its queue and all that its
+//            clock names is done; among the ready ones a seeded generator picks.
+// Laziness   Operations run only while a host thread waits or asks, on that thread. One that can do
+//            nothing for its own device helps others, so a thread that is busy elsewhere does not
+//            hold its peers up.
+// Errors     A fault drops all that the device had to do, and sticks.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "harness/emulator/machine.hpp"
+#include "harness/emulator/memory.hpp"
+
+namespace sp::emulator {
+
+void join(Clock& into, const Clock& from);
+
+struct Posted {
+  std::uint32_t number = 0;
+  Clock clock{};
+  std::unique_ptr<StreamOperation> body;
+};
+
+struct Stream {
+  int slot = 0;
+  bool blocking = false;   // ordered with the default stream
+  bool destroyed = false;  // vanishes when its queue is empty
+  Clock clock{};           // of all that was posted to it
+  std::deque<Posted> queue;
+};
+
+struct Event {
+  bool timed = false;
+  bool recorded = false;
+  Clock clock{};
+  std::shared_ptr<double> milliseconds;  // when the latest record was executed; negative: not yet
+};
+
+// What a function was told, and how it is called.
+struct KernelRecord {
+  int dynamic_shared_limit = 48 * 1024;
+  std::string name;
+};
+
+class Device {
+ public:
+  explicit Device(int ordinal);
+  ~Device();
+
+  std::mutex mutex;  // guards everything here; held while an operation runs
+
+  int ordinal() const { return ordinal_; }
+  DeviceMemory& memory() { return *memory_; }
+  std::uint64_t random() { return random_(); }
+
+  // Handles. Null where there is none.
+  cudaStream_t add_stream(bool blocking);  // null: too many
+  Stream* find(cudaStream_t handle);       // null is the default stream
+  void remove_stream(cudaStream_t handle);
+  Stream* any_other_stream(const Stream& than);
+  cudaEvent_t add_event(bool timed);
+  Event* find(cudaEvent_t handle);
+  void remove_event(cudaEvent_t handle);
+
+  std::uint32_t post(Stream& stream, std::unique_ptr<StreamOperation> body);
+  // The number that post() gives next.
+  std::uint32_t next_number() const { return static_cast<std::uint32_t>(slot_of_.size()); }
+  // Runs the operation posted last ahead of all others: a planted fault.
+  void run_early(Stream& stream);
+  void record(Event& event, Stream& stream);
+
+  bool done(const Clock& clock) const;
+  bool idle() const { return pending_ == 0; }
+  Clock everything() const;
+  // What the host waited for comes before all that it posts from now on.
+  void join_host(const Clock& clock) { join(host_, clock); }
+  const Clock& host_clock() const { return host_; }
+
+  // Lets one ready operation advance; false: none could.
+  bool step();
+  std::string heads() const;  // what every stream waits for, one line each
+
+  // The error that sticks, or success.
+  cudaError_t error() const { return error_; }
+  void fail(FaultKind kind, const std::string& what);
+  void recover();
+  void reset();  // forgets all but numbers, so that handles from before are found stale
+  // What cudaGetErrorString() adds for an error.
+  void tell(cudaError_t error, std::string story);
+  std::string story(cudaError_t error) const { return error == story_error_ ? story_ : ""; }
+
+  std::string name_of_operation(std::uint32_t number) const;
+  Objects objects() const;
+
+  std::map<const void*, KernelRecord> kernels;
+  std::map<std::uintptr_t, std::size_t> pinned;  // host ranges
+
+ private:
+  bool ready(const Stream& stream) const;
+  bool advance(Posted& posted);
+  void finished(Stream& stream, std::uint32_t number);
+  void drop_everything();
+  void sweep();  // streams that are destroyed and empty
+
+  int ordinal_;
+  std::mt19937_64 random_;
+  std::unique_ptr<DeviceMemory> memory_;
+  std::uint64_t handles_ = 0;
+  std::unordered_map<std::uint64_t, std::unique_ptr<Stream>> streams_;
+  std::unordered_map<std::uint64_t, std::unique_ptr<Event>> events_;
+  std::vector<Stream*> order_;  // streams, oldest first: [0] is the default stream
+  Clock completed_{};           // by slot
+  Clock host_{};
+  std::uint64_t slots_in_use_ = 1;                           // bits
+  std::vector<std::uint8_t> slot_of_{0};                     // by operation
+  std::deque<std::pair<std::uint32_t, std::string>> names_;  // of the latest operations
+  int pending_ = 0;
+  cudaError_t error_ = cudaSuccess;
+  cudaError_t story_error_ = cudaSuccess;
+  std::string story_;
+};
+
+// Devices are made when they are first used.
+Device& device(int ordinal);
+// Those in use.
+std::vector<Device*> devices();
+void forget_devices();
+void add_leaks(const Objects& objects);
+
+const Settings& settings();
+const GpuModel& model();
+int declared_registers(const std::string& kernel);  // 0: not declared
+
+std::string name_operation(int device, std::uint32_t operation);
+// Keeps the first.
+void keep_fault(FaultKind kind, const std::string& what);
+
+// A call that its documentation forbids: the error it gives, and why. Does not stick.
+class ApiError : public Fault {
+ public:
+  ApiError(cudaError_t error, const std::string& what, FaultKind kind = FaultKind::kApi)
+      : Fault(kind, what), error_(error) {}
+  cudaError_t error() const { return error_; }
+
+ private:
+  cudaError_t error_;
+};
+
+// The stream of the current device, or ApiError.
+Stream& stream_of(Device& device, cudaStream_t handle);
+
+}  // namespace sp::emulator
