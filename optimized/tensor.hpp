@@ -51,6 +51,7 @@ class Tensor {
     if (!defined() || storage_->data == nullptr) return nullptr;
     return storage_->data + offset_ * static_cast<std::int64_t>(size_of(dtype_));
   }
+  bool shares_storage(const Tensor& other) const { return storage_ == other.storage_; }
   template <class T>
   T* as() const {
     return reinterpret_cast<T*>(data());

@@ -1,0 +1,101 @@
+// One rank's GPU: its compute stream, its limits, its errors as Error, launches by name.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda_runtime.h>
+#include <nvtx3/nvToolsExt.h>
+
+#include <chrono>
+#include <functional>
+#include <utility>
+
+#ifndef SP_GPU
+#error "SP_GPU names the namespace of device code: cuda or emulated"
+#endif
+
+namespace sp::SP_GPU {
+
+// Throws Error(kEnvironment) that names what failed; cudaSuccess passes.
+void check(cudaError_t status, const char* what);
+
+// Devices that this process sees; 0 without a driver.
+int device_count();
+
+// Belongs to the thread of its rank, whose current device it is.
+class Gpu {
+ public:
+  explicit Gpu(int ordinal);  // makes it current; throws Error(kEnvironment)
+  ~Gpu();
+  Gpu(const Gpu&) = delete;
+  Gpu& operator=(const Gpu&) = delete;
+
+  int ordinal() const { return ordinal_; }
+  cudaStream_t compute() const { return compute_; }
+  const cudaDeviceProp& properties() const { return properties_; }
+  // Largest dynamic shared memory that a block may ask for, in bytes.
+  int shared_memory_limit() const { return static_cast<int>(properties_.sharedMemPerBlockOptin); }
+
+  // Until all work of the compute stream is done. Asks the watcher, if there is one, again and
+  // again: it throws when peers have failed or time is up.
+  void synchronize() const;
+  void set_watcher(std::function<void()> watcher) { watcher_ = std::move(watcher); }
+
+  // Stream-ordered memory on the compute stream; zero bytes give null.
+  std::byte* allocate(std::int64_t bytes) const;
+  void release(std::byte* address) const noexcept;
+
+ private:
+  int ordinal_;
+  cudaStream_t compute_ = nullptr;
+  cudaEvent_t done_ = nullptr;  // of synchronize()
+  cudaDeviceProp properties_{};
+  std::function<void()> watcher_;
+};
+
+// Scratch of one kernel call: freed in stream order, so a later kernel may get the same bytes.
+class Scratch {
+ public:
+  Scratch(const Gpu& gpu, std::int64_t bytes) : gpu_(gpu), address_(gpu.allocate(bytes)) {}
+  ~Scratch() { gpu_.release(address_); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  template <class T>
+  T* as() const {
+    return reinterpret_cast<T*>(address_);
+  }
+
+ private:
+  const Gpu& gpu_;
+  std::byte* address_;
+};
+
+struct Launch {
+  dim3 grid;  // a grid without blocks launches nothing
+  int threads = 0;
+  int shared_bytes = 0;
+};
+
+// The kernel's name marks its range for profilers.
+template <class... Parameters, class... Arguments>
+void launch(const Gpu& gpu, const char* name, void (*kernel)(Parameters...), const Launch& shape,
+            Arguments&&... arguments) {
+  constexpr int kWithoutAsking = 48 * 1024;
+  if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return;
+  if (shape.shared_bytes > kWithoutAsking) {
+    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                               cudaFuncAttributeMaxDynamicSharedMemorySize, shape.shared_bytes),
+          name);
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = shape.grid;
+  config.blockDim = dim3(static_cast<unsigned>(shape.threads), 1, 1);
+  config.dynamicSmemBytes = static_cast<std::size_t>(shape.shared_bytes);
+  config.stream = gpu.compute();
+  nvtxRangePushA(name);
+  const cudaError_t status =
+      cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
+  nvtxRangePop();
+  check(status, name);
+}
+
+}  // namespace sp::SP_GPU

@@ -1,0 +1,243 @@
+// Linear attention backward on the GPU against the recurrence against time, in all cases of the
+// CPU's kernels and with heads of several tiles.
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/emulated/linear_operands.hpp"
+
+namespace sp::test {
+namespace {
+
+class EmulatedLinearBackward : public GpuLinearTest {
+ protected:
+  // Everything that gradients are added to; decay terms start from 0.
+  LinearGradients gradients(const LinearCase& c) {
+    LinearGradients result{holding(c, {c.n, c.B, c.H, c.D}, kBefore),
+                           holding(c, {c.n, c.B, c.G, c.D}, kBefore),
+                           holding(c, {c.n, c.B, c.G, c.E}, kBefore),
+                           {},
+                           {},
+                           {}};
+    if (decay_of(c.module) != Decay::kNone) {
+      result.decay_terms = holding(c, {c.n, c.B, c.H, c.module == Module::kGla ? c.D : 1}, 0);
+    }
+    if (c.module == Module::kRebased) {
+      result.d_gamma = holding(c, {1, 1, 1, c.D}, kBefore);
+      result.d_beta = holding(c, {1, 1, 1, c.D}, kBefore);
+    }
+    return result;
+  }
+
+  void expect_all_near(const LinearCase& c, const LinearGradients& actual,
+                       const LinearResults& expected) {
+    expect_near(c, actual.d_q, expected.d_q, "d_q", kBefore);
+    expect_near(c, actual.d_k, expected.d_k, "d_k", kBefore);
+    expect_near(c, actual.d_v, expected.d_v, "d_v", kBefore);
+    if (c.module != Module::kRebased) return;
+    expect_near(c, actual.d_gamma, expected.d_gamma, "d_gamma", kBefore);
+    expect_near(c, actual.d_beta, expected.d_beta, "d_beta", kBefore);
+  }
+
+  // Per channel the result takes the place of the terms.
+  void expect_decay_near(const LinearCase& c, const GpuOperands& o, const Tensor& terms,
+                         const Tensor& after, const LinearResults& expected) {
+    if (decay_of(c.module) == Decay::kNone) return;
+    const Tensor result = c.module == Module::kGla ? terms : empty(c, expected.d_log_decay.value);
+    gpu_.kernels().linear_d_decay(o.block(), terms, after, o.d_after, result);
+    expect_near(c, result, expected.d_log_decay, "d_log_decay");
+  }
+};
+
+TEST_P(EmulatedLinearBackward, MatchesTheRecurrence) {
+  const LinearCase& c = GetParam();
+  const LinearOperands host = draw(c);
+  const GpuOperands o = move(c, host);
+  const LinearResults expected = plain_linear(c, host.plain);
+  const LinearGradients actual = gradients(c);
+  const Tensor after = empty(c, expected.after.value);
+  const Tensor d_before = empty(c, expected.d_before.value);
+  gpu_.kernels().linear_d_q(o.block(), o.before, o.d_sums, actual, after);
+  gpu_.kernels().linear_d_kv(o.block(), o.d_after, o.d_sums, actual, d_before);
+  expect_all_near(c, actual, expected);
+  expect_near(c, after, expected.after, "after");
+  expect_near(c, d_before, expected.d_before, "d_before");
+  expect_decay_near(c, o, actual.decay_terms, after, expected);
+}
+
+TEST_P(EmulatedLinearBackward, IntraAndInterAddUp) {
+  const LinearCase& c = GetParam();
+  if (!c.before) return;
+  const LinearOperands host = draw(c);
+  const GpuOperands o = move(c, host);
+  const LinearResults expected = plain_linear(c, host.plain);
+  const LinearGradients actual = gradients(c);
+  const Tensor after = empty(c, expected.after.value);
+  gpu_.kernels().linear_d_q(o.block(), o.before, o.d_sums, actual, after);
+  gpu_.kernels().linear_d_kv(o.block(), {}, o.d_sums, actual, {});
+  gpu_.kernels().linear_d_kv_inter(o.keys(), o.d_after, actual);
+  expect_all_near(c, actual, expected);
+  expect_decay_near(c, o, actual.decay_terms, after, expected);
+}
+
+TEST_P(EmulatedLinearBackward, StatesThatNobodyWantsChangeNothing) {
+  const LinearCase& c = GetParam();
+  const LinearOperands host = draw(c);
+  const GpuOperands o = move(c, host);
+  const LinearResults expected = plain_linear(c, host.plain);
+  const LinearGradients actual = gradients(c);
+  gpu_.kernels().linear_d_q(o.block(), o.before, o.d_sums, actual, {});
+  gpu_.kernels().linear_d_kv(o.block(), o.d_after, o.d_sums, actual, {});
+  expect_all_near(c, actual, expected);
+}
+
+TEST_P(EmulatedLinearBackward, GradientOfTheStateBefore) {
+  const LinearCase& c = GetParam();
+  LinearOperands host = draw(c);
+  const GpuOperands o = move(c, host);
+  host.plain.d_after = {};
+  const LinearResults expected = plain_linear(c, host.plain);
+  const Tensor d_state = empty(c, expected.d_before.value);
+  gpu_.kernels().linear_d_state(o.queries(), o.d_sums, d_state);
+  expect_near(c, d_state, expected.d_before, "d_state");
+}
+
+TEST_P(EmulatedLinearBackward, WithoutAMaskEveryTokenSeesTheState) {
+  const LinearCase& c = GetParam();
+  if (!c.before || decay_of(c.module) != Decay::kNone) return;
+  LinearOperands host = draw(c);
+  host.terms.causal = false;
+  const GpuOperands o = move(c, host);
+  LinearCase open = c;  // no token begins a document
+  open.document = 0;
+  open.first = std::max<std::int64_t>(c.first, 1);
+  host.plain.k = host.plain.v = host.plain.d_after = {};
+  const LinearResults expected = plain_linear(open, host.plain);
+  const Tensor d_state = empty(c, expected.d_before.value);
+  gpu_.kernels().linear_d_state(o.queries(), o.d_sums, d_state);
+  expect_near(c, d_state, expected.d_before, "d_state");
+
+  const LinearGradients actual = gradients(c);
+  gpu_.kernels().linear_apply_d_q(o.queries(), o.before, o.d_sums, actual);
+  expect_near(c, actual.d_q, expected.d_q, "d_q", kBefore);
+}
+
+// With integers every order of summation gives the same bits, so the GPU equals the CPU.
+TEST_P(EmulatedLinearBackward, IntegersGiveTheCpusBits) {
+  LinearCase c = GetParam();
+  if (c.module != Module::kBasic) return;
+  LinearOperands host = draw(c);
+  for (Values* values : {&host.plain.q, &host.plain.k, &host.plain.v, &host.plain.d_sums,
+                         &host.plain.before, &host.plain.d_after}) {
+    for (double& x : values->data) x = std::round(2 * x);
+  }
+  host.terms.scale = 2;
+  for (const auto& [tensor, values] :
+       {std::pair{&host.q, &host.plain.q}, std::pair{&host.k, &host.plain.k},
+        std::pair{&host.v, &host.plain.v}, std::pair{&host.d_sums, &host.plain.d_sums},
+        std::pair{&host.before, &host.plain.before},
+        std::pair{&host.d_after, &host.plain.d_after}}) {
+    if (tensor->defined()) *tensor = put(*values, tensor->dtype());
+  }
+  const GpuOperands o = move(c, host);
+  const LinearGradients actual = gradients(c);
+  const LinearGradients wanted{filled(c, host.plain.q, kBefore),
+                               filled(c, host.plain.k, kBefore),
+                               filled(c, host.plain.v, kBefore),
+                               {},
+                               {},
+                               {}};
+  gpu_.kernels().linear_d_q(o.block(), o.before, o.d_sums, actual, {});
+  gpu_.kernels().linear_d_kv(o.block(), o.d_after, o.d_sums, actual, {});
+  kernels_.linear_d_q(host.block(), host.before, host.d_sums, wanted, {});
+  kernels_.linear_d_kv(host.block(), host.d_after, host.d_sums, wanted, {});
+  expect_bitwise(gpu_.take(actual.d_q), take(wanted.d_q), "d_q");
+  expect_bitwise(gpu_.take(actual.d_k), take(wanted.d_k), "d_k");
+  expect_bitwise(gpu_.take(actual.d_v), take(wanted.d_v), "d_v");
+}
+
+TEST_P(EmulatedLinearBackward, OutputBackwardEqualsTheCpu) {
+  const LinearCase& c = GetParam();
+  const std::int64_t W = width_of(c);
+  const double epsilon = 0.25;
+  const Values sums = random({c.n, c.B, c.H, W}, DType::kF32);
+  const Values d_out = random({c.n, c.B, c.H, c.E}, c.dtype);
+  const Tensor host = fresh(c, sums), device = empty(c, sums);
+  kernels_.linear_output_backward(host, put(d_out, c.dtype), put(sums, DType::kF32), epsilon);
+  gpu_.kernels().linear_output_backward(device, gpu_.put(d_out, c.dtype, c.placement),
+                                        gpu_.put(sums, DType::kF32, c.placement), epsilon);
+  const Values expected = take(host), actual = gpu_.take(device);
+  for (std::int64_t row = 0; row < c.n * c.B * c.H; ++row) {
+    const auto at = static_cast<std::size_t>(row * W);
+    const auto E = static_cast<std::size_t>(c.E);
+    double terms = 0;  // of the last column, times the divisor
+    for (std::size_t e = 0; e < E; ++e) {
+      EXPECT_EQ(actual.data[at + e], expected.data[at + e]);
+      terms += std::fabs(actual.data[at + e] * sums.data[at + e]);
+    }
+    if (W == c.E) continue;
+    const double divisor = std::fabs(sums.data[at + E] + epsilon);
+    EXPECT_NEAR(actual.data[at + E], expected.data[at + E],
+                8 * unit_roundoff(DType::kF32) * terms / divisor);
+  }
+}
+
+std::vector<LinearCase> gpu_cases() {
+  std::vector<LinearCase> cases;
+  for (const LinearCase& c : linear_cases()) {
+    // The GPU's tiles have 64 tokens whatever the case says.
+    if (c.dtype != DType::kF64 && c.chunk >= 64) cases.push_back(c);
+  }
+  for (const Module module : kModules) {
+    const std::int64_t D = is_normalised(module) ? 16 : 128;
+    for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+      cases.push_back({.name = fmt::format("{}_large_heads_{}", name_of(module), name_of(dtype)),
+                       .module = module,
+                       .n = 70,
+                       .first = 9,
+                       .H = 2,
+                       .D = D,
+                       .E = 128,
+                       .dtype = dtype});
+    }
+    cases.push_back({.name = fmt::format("{}_odd_large_heads", name_of(module)),
+                     .module = module,
+                     .n = 66,
+                     .first = 9,
+                     .H = 2,
+                     .D = is_normalised(module) ? 13 : 101,
+                     .E = 67,
+                     .document = 50,
+                     .dtype = DType::kBF16});
+    cases.push_back({.name = fmt::format("{}_many_documents", name_of(module)),
+                     .module = module,
+                     .n = 200,
+                     .first = 40,
+                     .B = 2,
+                     .H = 4,
+                     .G = 2,
+                     .D = 5,
+                     .E = 4,
+                     .document = 30});
+    cases.push_back({.name = fmt::format("{}_long_documents", name_of(module)),
+                     .module = module,
+                     .n = 300,
+                     .first = 40,
+                     .B = 2,
+                     .H = 2,
+                     .D = 4,
+                     .E = 5,
+                     .document = 170,
+                     .decay = 0.01});
+    if (!is_normalised(module)) continue;
+    cases.push_back({.name = fmt::format("{}_two_tiles_of_channels", name_of(module)),
+                     .module = module,
+                     .n = 5,
+                     .first = 9,
+                     .D = 67,
+                     .E = 3});
+  }
+  return cases;
+}
+INSTANTIATE_TEST_SUITE_P(Kernels, EmulatedLinearBackward, ::testing::ValuesIn(gpu_cases()),
+                         [](const auto& tested) { return tested.param.name; });
+
+}  // namespace
+}  // namespace sp::test
