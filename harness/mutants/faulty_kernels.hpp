@@ -4,15 +4,16 @@
 
 #include <memory>
 
-#include "optimized/kernels/cpu/cpu_memory.hpp"
 #include "optimized/kernels/kernels_decorator.hpp"
+#include "optimized/memory.hpp"
 
 namespace sp {
 
 // Kernels on accumulators do not see the storage type: faults that round to it need it.
 class FaultyKernels : public KernelsDecorator {
  public:
-  using KernelsDecorator::KernelsDecorator;
+  // `memory` is for tensors of the fault's own, on no ledger.
+  FaultyKernels(Kernels& inner, Memory& memory) : KernelsDecorator(inner), memory_(memory) {}
 
  protected:
   void do_attention(const AttentionBlock& block, const Partial& result) override {
@@ -35,6 +36,7 @@ class FaultyKernels : public KernelsDecorator {
     storage_ = block.q.dtype();
     KernelsDecorator::do_linear_block_backward(block, terms, d_out, gradients, d_log_decay);
   }
+  Memory& memory_;
   DType storage_ = DType::kF32;
 };
 
@@ -57,12 +59,11 @@ class FaultyStates : public FaultyKernels {
   }
   Run chunk_{};            // whose state was formed last: one's own, where states are gathered
   bool backward_ = false;  // of the first layer that was differentiated, and ever after
-  CpuMemory memory_;
 };
 
 template <class Fault>
-std::unique_ptr<Kernels> make_faulty(Kernels& inner) {
-  return std::make_unique<Fault>(inner);
+std::unique_ptr<Kernels> make_faulty(Kernels& inner, Memory& memory) {
+  return std::make_unique<Fault>(inner, memory);
 }
 
 }  // namespace sp

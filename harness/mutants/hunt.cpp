@@ -19,9 +19,8 @@ Mutant with_module(Module module, Mutant mutant) {
   return mutant;
 }
 
-std::vector<MutantVerdict> hunt(const Mutant& mutant, std::int64_t most_cases, std::uint64_t seed) {
-  // Lost messages end in a time-out, which is a kill; real waits of these small cases take ms.
-  const auto backend = make_thread_backend(std::chrono::milliseconds(1500));
+std::vector<MutantVerdict> hunt(Backend& backend, const Rig& rig, const Mutant& mutant,
+                                std::int64_t most_cases, std::uint64_t seed) {
   std::vector<MutantVerdict> verdicts;
   for (const char* id : mutant.algorithms) {
     VerifyOptions options;
@@ -32,16 +31,24 @@ std::vector<MutantVerdict> hunt(const Mutant& mutant, std::int64_t most_cases, s
     options.cases = most_cases;
     options.seed = seed;
     options.most_shrinks = 0;
-    options.rig.checked = true;
-    options.rig.fence = Fence::kPoisonAndCanary;
+    options.rig = rig;
     options.rig.wrap_kernels = mutant.kernels;
     options.rig.wrap_communicator = mutant.communicator;
-    const AlgorithmReport report = verify(*backend, options).front();
+    const AlgorithmReport report = verify(backend, options).front();
     MutantVerdict verdict{id, report.failure.has_value(), report.cases, {}};
     if (report.failure) verdict.how = report.failure->what;
     verdicts.push_back(std::move(verdict));
   }
   return verdicts;
+}
+
+std::vector<MutantVerdict> hunt(const Mutant& mutant, std::int64_t most_cases, std::uint64_t seed) {
+  // Lost messages end in a time-out, which is a kill; real waits of these small cases take ms.
+  const auto backend = make_thread_backend(std::chrono::milliseconds(1500));
+  Rig rig;
+  rig.checked = true;
+  rig.fence = Fence::kPoisonAndCanary;
+  return hunt(*backend, rig, mutant, most_cases, seed);
 }
 
 }  // namespace sp

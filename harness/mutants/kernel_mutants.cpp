@@ -6,7 +6,6 @@
 #include "harness/mutants/faulty_kernels.hpp"
 #include "harness/mutants/mutants.hpp"
 #include "harness/mutants/tensor_edits.hpp"
-#include "optimized/kernels/cpu/cpu_memory.hpp"
 
 namespace sp {
 namespace {
@@ -119,7 +118,6 @@ struct BackwardOfFirstKeys : FaultyKernels {
     }
     FaultyKernels::do_attention_backward(stale, d_out, lse, delta, gradients);
   }
-  CpuMemory memory_;
   Tensor first_k_, first_v_;
 };
 
@@ -139,7 +137,6 @@ struct BackwardOfBlockRows : FaultyKernels {
     FaultyKernels::do_attention_backward(block, d_out, kDeltaToo ? lse : own.lse, own_delta,
                                          gradients);
   }
-  CpuMemory memory_;
 };
 
 struct BackwardWithoutDelta : FaultyKernels {
@@ -157,7 +154,6 @@ struct BackwardDropsQueriesGradient : FaultyKernels {
     if (++calls_ == 2) partly.d_q = copy_of(memory_, gradients.d_q);
     FaultyKernels::do_attention_backward(block, d_out, lse, delta, partly);
   }
-  CpuMemory memory_;
   int calls_ = 0;
 };
 
@@ -232,7 +228,6 @@ struct ProjectionGradientDropped : FaultyKernels {
     const Tensor scratch = copy_of(memory_, d_projection);
     FaultyKernels::do_project_backward(d_x, scratch, d_projected, projection, x);
   }
-  CpuMemory memory_;
 };
 
 const std::vector<const char*> kMerging{"ring/contiguous", "ring/zigzag",

@@ -24,7 +24,7 @@ struct Mutant {
   const char* origin;                   // where it happened, or "classic"
   std::vector<const char*> algorithms;  // each must be found out
   // One of the two.
-  std::function<std::unique_ptr<Kernels>(Kernels&)> kernels;
+  std::function<std::unique_ptr<Kernels>(Kernels&, Memory&)> kernels;
   std::function<std::unique_ptr<Communicator>(Communicator&)> communicator;
   Pins pins{};  // of the cases that it is hunted on, where few random ones would do
 };
@@ -46,7 +46,10 @@ struct MutantVerdict {
   std::int64_t cases = 0;  // until it was found out
   std::string how;         // the failure's first line
 };
-// Runs the same check as `seqpar verify` on up to `most_cases` random problems.
+// Runs the same check as `seqpar verify` on up to `most_cases` random problems: on threads, with all
+// that the rig can find; or on any back-end that survives failures.
+std::vector<MutantVerdict> hunt(Backend& backend, const Rig& rig, const Mutant& mutant,
+                                std::int64_t most_cases, std::uint64_t seed);
 std::vector<MutantVerdict> hunt(const Mutant& mutant, std::int64_t most_cases, std::uint64_t seed);
 
 }  // namespace sp

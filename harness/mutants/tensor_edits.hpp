@@ -1,25 +1,36 @@
-// Editing host tensors element by element: what faults do to data. Slow and simple; tests only.
+// Editing tensors element by element on the host: what faults do to data. Slow and simple; tests
+// only.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cmath>
 #include <vector>
 
+#include "harness/mutants/host_window.hpp"
 #include "optimized/kernels/kernels.hpp"
 #include "optimized/memory.hpp"
 
 namespace sp {
 
+inline std::byte* first_byte(const Tensor& tensor, bool writes) {
+  if (host_window == nullptr || tensor.elements() == 0) return tensor.data();
+  std::int64_t last = 0;  // element
+  for (int axis = 0; axis < 4; ++axis) last += (tensor.extent(axis) - 1) * tensor.stride(axis);
+  const auto size = static_cast<std::int64_t>(size_of(tensor.dtype()));
+  return host_window(tensor, (last + 1) * size, writes);
+}
+
 // f(reference to the element) over all elements in row-major order, as their C++ type.
 template <class F>
-void each_element(const Tensor& tensor, F&& f) {
+void each_element(const Tensor& tensor, F&& f, bool writes = true) {
   visit_dtype(tensor.dtype(), [&]<class T>() {
     const Tensor::Extents &n = tensor.shape(), &stride = tensor.strides();
+    T* first = reinterpret_cast<T*>(first_byte(tensor, writes));
     for (std::int64_t i = 0; i < n[0]; ++i) {
       for (std::int64_t j = 0; j < n[1]; ++j) {
         for (std::int64_t k = 0; k < n[2]; ++k) {
           for (std::int64_t l = 0; l < n[3]; ++l) {
-            f(tensor.as<T>()[i * stride[0] + j * stride[1] + k * stride[2] + l * stride[3]]);
+            f(first[i * stride[0] + j * stride[1] + k * stride[2] + l * stride[3]]);
           }
         }
       }
@@ -29,8 +40,8 @@ void each_element(const Tensor& tensor, F&& f) {
 
 inline std::vector<double> values_of(const Tensor& tensor) {
   std::vector<double> values;
-  each_element(tensor,
-               [&](auto& element) { values.push_back(static_cast<double>(widen(element))); });
+  each_element(
+      tensor, [&](auto& element) { values.push_back(static_cast<double>(widen(element))); }, false);
   return values;
 }
 

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 
+#include "harness/compare/naive.hpp"
 #include "optimized/comm/communicator.hpp"
 #include "optimized/kernels/cpu/cpu_memory.hpp"
 #include "optimized/kernels/kernels.hpp"
@@ -19,9 +20,24 @@ struct Rig {
   bool checked = false;                // find buffers touched in flight
   std::optional<std::uint64_t> chaos;  // delay and reorder completion, from this seed
   Fence fence = Fence::kOff;           // poison fresh memory, fence it with canaries
-  // Fault injection: wrap what a rank gets. Null: nothing.
+  // Fault injection: wrap what a rank gets. Null: nothing. The memory is a second one of the rank,
+  // on no ledger.
   std::function<std::unique_ptr<Communicator>(Communicator&)> wrap_communicator;
-  std::function<std::unique_ptr<Kernels>(Kernels&)> wrap_kernels;
+  std::function<std::unique_ptr<Kernels>(Kernels&, Memory&)> wrap_kernels;
+};
+
+// The clock of a device that runs behind its host.
+class DeviceClock {
+ public:
+  struct Communication {
+    double exposed_s = 0;  // that the kernels stood waiting
+    double total_s = 0;    // hidden or not
+  };
+  virtual ~DeviceClock() = default;
+  virtual void finish() = 0;                           // until everything that was enqueued is done
+  virtual void measure(bool enabled) = 0;              // communication, from now on
+  virtual Communication take() = 0;                    // measured since the last call; finished
+  virtual double peak_flops(DType storage) const = 0;  // per second
 };
 
 // One rank's machine, for the length of one run.
@@ -29,6 +45,7 @@ struct Machine {
   Communicator& comm;
   Kernels& kernels;
   Memory& memory;
+  DeviceClock* device = nullptr;  // null: the host does the work itself
 };
 
 class Backend {
@@ -36,6 +53,9 @@ class Backend {
   virtual ~Backend() = default;
   virtual const char* name() const = 0;
   virtual int most_ranks() const = 0;
+  // Of its kernels: how they multiply probabilities, and whether they know f64.
+  virtual Operands operands() const { return Operands::kAccumulator; }
+  virtual bool knows_f64() const { return true; }
   // Runs the body on ranks 0..ranks-1; collective over the processes of the back-end. Throws the
   // first failure.
   virtual void run(int ranks, const Rig& rig, const std::function<void(Machine&)>& body) = 0;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <new>
 #include <numeric>
 #include <utility>
@@ -26,11 +27,13 @@ using Seconds = std::chrono::duration<double>;
 // One pass of one rank.
 struct Sample {
   double time_s = 0, waiting_s = 0, cpu_s = 0;
+  double communicating_s = 0;  // of devices
 };
 struct RankRecord {
   Placement placement;
   std::vector<std::vector<Sample>> samples;  // [pass][repetition]
   std::vector<PassCost> costs;               // [pass], of the last repetition
+  double peak_flops = BenchRow::kNone;       // of the rank's device
 };
 
 double thread_cpu_s() {
@@ -41,8 +44,9 @@ double thread_cpu_s() {
 
 class RankTimer {
  public:
-  RankTimer(Machine& machine, const WaitingCommunicator& comm, int passes)
+  RankTimer(Machine& machine, const WaitingCommunicator& comm, int passes, DType storage)
       : machine_(machine), comm_(comm) {
+    if (machine.device != nullptr) record_.peak_flops = machine.device->peak_flops(storage);
     record_.placement = placement_of_this_thread();
     record_.samples.resize(static_cast<std::size_t>(passes));
     record_.costs.resize(static_cast<std::size_t>(passes));
@@ -51,15 +55,23 @@ class RankTimer {
   template <class Work>
   auto time(std::size_t pass, bool counts, Work&& work) {
     meet(machine_);
+    if (machine_.device != nullptr) start_device();
     const Meter meter(machine_);
     const double cpu = thread_cpu_s();
     const auto waited = comm_.waited();
     const auto begin = std::chrono::steady_clock::now();
     auto result = work();
+    if (machine_.device != nullptr) machine_.device->finish();
     const Seconds time = std::chrono::steady_clock::now() - begin;
     if (counts) {
       const Seconds waiting = comm_.waited() - waited;
-      record_.samples[pass].push_back({time.count(), waiting.count(), thread_cpu_s() - cpu});
+      Sample sample{time.count(), waiting.count(), thread_cpu_s() - cpu};
+      if (machine_.device != nullptr) {
+        const DeviceClock::Communication communication = machine_.device->take();
+        sample.waiting_s = communication.exposed_s;
+        sample.communicating_s = communication.total_s;
+      }
+      record_.samples[pass].push_back(sample);
       record_.costs[pass] = meter.read();
     }
     return result;
@@ -67,6 +79,13 @@ class RankTimer {
   const RankRecord& record() const { return record_; }
 
  private:
+  // Everybody has met on the device too, and the events before this do not count.
+  void start_device() {
+    machine_.device->finish();
+    machine_.device->measure(true);
+    machine_.device->take();
+  }
+
   Machine& machine_;
   const WaitingCommunicator& comm_;
   RankRecord record_;
@@ -78,6 +97,7 @@ std::vector<double> pack(const RankRecord& record) {
   std::vector<double> numbers{static_cast<double>(placement.host >> 32),
                               static_cast<double>(placement.host & 0xffffffffu)};
   numbers.insert(numbers.end(), placement.cpus.begin(), placement.cpus.end());
+  numbers.push_back(record.peak_flops);
   for (const PassCost& cost : record.costs) {
     for (const std::int64_t count :
          {cost.bytes_sent, cost.messages_sent, cost.flops, cost.peak_bytes})
@@ -85,7 +105,8 @@ std::vector<double> pack(const RankRecord& record) {
   }
   for (const auto& pass : record.samples) {
     for (const Sample& sample : pass)
-      numbers.insert(numbers.end(), {sample.time_s, sample.waiting_s, sample.cpu_s});
+      numbers.insert(numbers.end(),
+                     {sample.time_s, sample.waiting_s, sample.cpu_s, sample.communicating_s});
   }
   return numbers;
 }
@@ -97,6 +118,7 @@ RankRecord unpack(const std::vector<double>& numbers, const RankRecord& like) {
   const auto high = static_cast<std::uint64_t>(*next++);
   record.placement.host = high << 32 | static_cast<std::uint64_t>(*next++);
   for (std::uint32_t& word : record.placement.cpus) word = static_cast<std::uint32_t>(*next++);
+  record.peak_flops = *next++;
   for (PassCost& cost : record.costs) {
     for (std::int64_t* count :
          {&cost.bytes_sent, &cost.messages_sent, &cost.flops, &cost.peak_bytes})
@@ -104,7 +126,9 @@ RankRecord unpack(const std::vector<double>& numbers, const RankRecord& like) {
   }
   for (auto& pass : record.samples) {
     for (Sample& sample : pass) {
-      for (double* number : {&sample.time_s, &sample.waiting_s, &sample.cpu_s}) *number = *next++;
+      for (double* number :
+           {&sample.time_s, &sample.waiting_s, &sample.cpu_s, &sample.communicating_s})
+        *number = *next++;
     }
   }
   return record;
@@ -159,10 +183,13 @@ PassRecord over_ranks(const std::vector<RankRecord>& ranks, std::size_t pass) {
       slowest = std::max(slowest, sample.time_s);
       sum.waiting_s += sample.waiting_s;
       sum.cpu_s += sample.cpu_s;
+      sum.communicating_s += sample.communicating_s;
     }
     record.time_s.push_back(slowest);
     record.waiting_s.push_back(sum.waiting_s / static_cast<double>(ranks.size()));
     record.cpu_s.push_back(sum.cpu_s);
+    if (!std::isnan(ranks.front().peak_flops))
+      record.communicating_s.push_back(sum.communicating_s / static_cast<double>(ranks.size()));
   }
   return record;
 }
@@ -179,6 +206,8 @@ void fill(BenchRow& row, const std::vector<RankRecord>& ranks) {
     for (const PassCost& cost : rank.costs) flops.back() += static_cast<double>(cost.flops);
   }
   row.cores = usable_cores(placements);
+  row.peak_flops = first.peak_flops;
+  if (!std::isnan(row.peak_flops)) row.cores = row.ranks;  // every rank has a device of its own
   row.flops_imbalance = imbalance(flops);
   for (std::size_t i = 0; i < first.samples.front().size(); ++i) {
     std::vector<double> busy;
@@ -203,7 +232,7 @@ std::vector<RankRecord> time_ranks(Backend& backend, const Algorithm& algorithm,
     const Tensor d_out = options.backward
                              ? scatter(inputs.d_out, layout.tokens(rank), machine.memory, "d_out")
                              : Tensor();
-    RankTimer timer(machine, comm, options.backward ? 2 : 1);
+    RankTimer timer(machine, comm, options.backward ? 2 : 1, drawn.problem.dtype);
     for (int repetition = -options.warmups; repetition < options.repetitions; ++repetition) {
       const bool counts = repetition >= 0;
       const Forward forward = timer.time(0, counts, [&] { return algorithm.forward(ctx, shards); });

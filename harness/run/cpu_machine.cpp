@@ -8,7 +8,7 @@
 namespace sp {
 
 void run_on_cpu(Communicator& world, const Rig& rig, const std::function<void(Machine&)>& body) {
-  CpuMemory memory(rig.fence);  // first: outlives every tensor
+  CpuMemory memory(rig.fence), spare;  // first: outlive every tensor
   CpuKernels cpu_kernels;
   // Injected faults sit outermost: they change what the algorithm asks for, and all below must
   // notice.
@@ -31,7 +31,7 @@ void run_on_cpu(Communicator& world, const Rig& rig, const std::function<void(Ma
   std::unique_ptr<Kernels> faulty_kernels;
   Kernels* kernels = &cpu_kernels;
   if (rig.wrap_kernels) {
-    faulty_kernels = rig.wrap_kernels(cpu_kernels);
+    faulty_kernels = rig.wrap_kernels(cpu_kernels, spare);
     kernels = faulty_kernels.get();
   }
   if (checked != nullptr) kernels->observe(checked.get());

@@ -154,6 +154,10 @@ void validate(const World& world, const Backend& backend) {
 Execution execute(Backend& backend, const Rig& rig, const Algorithm& algorithm,
                   const Problem& problem, const Inputs& inputs, const World& world) {
   validate(world, backend);
+  if (problem.dtype == DType::kF64 && !backend.knows_f64())
+    throw Error(
+        ErrorKind::kUsage,
+        fmt::format("back-end {} does not know f64; allowed: f32, bf16, f16", backend.name()));
   if (const Support support = algorithm.supports(problem, world); !support) {
     throw Error(ErrorKind::kUsage,
                 fmt::format("{} refuses: {}", algorithm.id, support.error().reason));

@@ -8,6 +8,7 @@
 
 #include "harness/compare/diagnose.hpp"
 #include "harness/compare/oracle.hpp"
+#include "harness/run/modules.hpp"
 
 namespace sp {
 namespace {
@@ -25,13 +26,14 @@ struct Prepared {
 };
 
 const Prepared& prepare(std::unique_ptr<Prepared>& memo, const Case& drawn, bool backward,
-                        bool with_oracle) {
+                        const Backend& backend) {
   if (memo == nullptr || !memo->is(drawn, backward)) {
     memo = std::make_unique<Prepared>(Prepared{drawn, make_inputs(drawn), std::nullopt});
     if (!backward) memo->inputs.d_out = {};
   }
-  if (with_oracle && !memo->oracle)
-    memo->oracle.emplace(memo->drawn.problem, memo->inputs, memo->drawn.exact());
+  if (backend.leads() && !memo->oracle)
+    memo->oracle.emplace(memo->drawn.problem, memo->inputs, memo->drawn.exact(),
+                         backend.operands());
   return *memo;
 }
 
@@ -66,7 +68,7 @@ std::string check_costs(const Execution& execution, const Algorithm& algorithm, 
 CaseReport check(Backend& backend, const Rig& rig, const Algorithm& algorithm, const Case& drawn,
                  bool backward, std::unique_ptr<Prepared>& memo) {
   CaseReport report;
-  const Prepared& prepared = prepare(memo, drawn, backward, backend.leads());
+  const Prepared& prepared = prepare(memo, drawn, backward, backend);
   Execution execution;
   try {
     execution = execute(backend, rig, algorithm, drawn.problem, prepared.inputs, drawn.world);
@@ -135,38 +137,27 @@ void meet(Backend& backend, const VerifyOptions& options, Pins pins, std::uint64
   ++(skipped ? report.skipped : report.cases);
 }
 
-// Why an algorithm refuses the plainest problem of a module; empty if it does not.
-std::string refusal_of(const Algorithm& algorithm, Module module) {
-  Problem problem;
-  problem.shape = {.B = 1, .N = 64, .H = 2, .G = 2, .D = 8, .E = 8};
-  problem.mask.causal = true;
-  problem.module = module;
-  const Support support = algorithm.supports(problem, {4});
-  return support ? "" : support.error().reason;
-}
-
 // The rows of the report: modules outside, so that algorithms share each case's reference.
 std::vector<AlgorithmReport> rows_of(const VerifyOptions& options) {
   std::vector<AlgorithmReport> rows;
-  const auto add = [&](const Algorithm* algorithm, std::optional<Module> module) {
+  const auto add = [&](const Algorithm* algorithm, std::optional<Module> module,
+                       const std::string& refusal) {
     rows.emplace_back();
     rows.back().algorithm = algorithm;
     rows.back().module = module;
-    if (module && algorithm->family == Family::kLinear)
-      rows.back().refusal = refusal_of(*algorithm, *module);
-  };
-  const auto of_modules = [&](const Algorithm* algorithm, Module module) {
-    if (algorithm->family == Family::kLinear) return true;
-    return algorithm->family == Family::kHybrid && decay_of(module) != Decay::kPerChannel &&
-           !is_normalised(module);
+    rows.back().refusal = refusal;
   };
   const bool per_module = options.per_module && !options.pins.module;
+  std::vector<std::vector<ModuleAnswer>> answers;
   for (const Algorithm* algorithm : options.algorithms) {
-    if (!per_module || !of_modules(algorithm, Module::kBasic)) add(algorithm, {});
+    answers.push_back(per_module ? ask_modules(*algorithm) : std::vector<ModuleAnswer>{});
+    if (answers.back().empty()) add(algorithm, {}, {});
   }
   for (const Module module : kModules) {
-    for (const Algorithm* algorithm : options.algorithms) {
-      if (per_module && of_modules(algorithm, module)) add(algorithm, module);
+    for (std::size_t i = 0; i < answers.size(); ++i) {
+      for (const ModuleAnswer& answer : answers[i]) {
+        if (answer.module == module) add(options.algorithms[i], module, answer.refusal);
+      }
     }
   }
   return rows;
@@ -188,6 +179,11 @@ std::vector<AlgorithmReport> verify(
   std::vector<AlgorithmReport> reports = rows_of(options);
   Pins pins = options.pins;
   pins.most_ranks = std::min(pins.most_ranks, backend.most_ranks());
+  pins.f64 = pins.f64 && backend.knows_f64();
+  if (pins.dtype == DType::kF64 && !pins.f64)
+    throw Error(
+        ErrorKind::kUsage,
+        fmt::format("back-end {} does not know f64; allowed: f32, bf16, f16", backend.name()));
   const auto finished = [&](const AlgorithmReport& report) {
     return report.failure || report.cases == options.cases || !report.refusal.empty();
   };

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/run/gpu_machine.hpp"
+
+#include "harness/mutants/host_window.hpp"
+#include "optimized/comm/nccl/nccl_communicator.hpp"
+#include "optimized/kernels/cuda/cuda_kernels.hpp"
+#include "optimized/kernels/cuda/cuda_memory.hpp"
+#ifdef SP_EMULATOR
+#include "harness/emulator/emulator.hpp"
+#endif
+
+namespace sp::SP_GPU {
+namespace {
+
+#ifdef SP_EMULATOR
+std::byte* see(const Tensor& tensor, std::int64_t bytes, bool writes) {
+  check(cudaDeviceSynchronize(), "waiting for the GPU to look at its memory");
+  return emulator::host_view(tensor.data(), bytes, writes);
+}
+#else
+std::byte* see(const Tensor&, std::int64_t, bool) {
+  throw Error(ErrorKind::kUsage,
+              "faults that edit tensors need memory that the host can see: hunt them with "
+              "--backend emulated, which runs the same kernels");
+}
+#endif
+
+// Dense operations per multiprocessor and cycle, twice the multiply-adds: NVIDIA's architecture
+// white papers and the throughput table of the CUDA programming guide.
+double operations_per_cycle(const cudaDeviceProp& device, DType storage) {
+  const bool large = device.minor == 0;  // data centre parts
+  if (storage == DType::kF32) return device.major == 8 && large ? 128 : 256;
+  switch (device.major) {
+    case 8:
+      return large ? 2048 : 1024;
+    case 9:
+      return 4096;
+    default:
+      return large ? 8192 : 1024;
+  }
+}
+
+class GpuClock final : public DeviceClock {
+ public:
+  GpuClock(const Gpu& gpu, Communicator& world) : gpu_(gpu), world_(world) {}
+  ~GpuClock() override { measure_communication(world_, false); }
+  void finish() override { gpu_.synchronize(); }
+  void measure(bool enabled) override { measure_communication(world_, enabled); }
+  DeviceClock::Communication take() override {
+    const SP_GPU::Communication taken = take_communication(world_);
+    return {taken.exposed_s, taken.total_s};
+  }
+  double peak_flops(DType storage) const override {
+    int kilohertz = 0;
+    check(cudaDeviceGetAttribute(&kilohertz, cudaDevAttrClockRate, gpu_.ordinal()), "clock rate");
+    return operations_per_cycle(gpu_.properties(), storage) * 1e3 * kilohertz *
+           gpu_.properties().multiProcessorCount;
+  }
+
+ private:
+  const Gpu& gpu_;
+  Communicator& world_;
+};
+
+class WindowForThisThread {
+ public:
+  WindowForThisThread() { host_window = see; }
+  ~WindowForThisThread() { host_window = nullptr; }
+  WindowForThisThread(const WindowForThisThread&) = delete;
+  WindowForThisThread& operator=(const WindowForThisThread&) = delete;
+};
+
+}  // namespace
+
+void check_rig(const Rig& rig) {
+  if (!rig.checked && !rig.chaos && rig.fence == Fence::kOff) return;
+  throw Error(ErrorKind::kUsage,
+              "checked buffers, chaos and fences watch host memory: use the back-ends thread or "
+              "mpi, or emulated without them, which checks every access and reorders all streams "
+              "by itself");
+}
+
+void run_on_gpu(Gpu& gpu, Communicator& world, const Rig& rig,
+                const std::function<void(Machine&)>& body) {
+  check_rig(rig);
+  const WindowForThisThread window;
+  CudaMemory memory(gpu), spare(gpu);  // first: outlive every tensor
+  CudaKernels cuda_kernels(gpu);
+  std::unique_ptr<Communicator> faulty;
+  Communicator* comm = &world;
+  if (rig.wrap_communicator) {
+    faulty = rig.wrap_communicator(*comm);
+    comm = faulty.get();
+  }
+  std::unique_ptr<Kernels> faulty_kernels;
+  Kernels* kernels = &cuda_kernels;
+  if (rig.wrap_kernels) {
+    faulty_kernels = rig.wrap_kernels(cuda_kernels, spare);
+    kernels = faulty_kernels.get();
+  }
+  GpuClock clock(gpu, world);
+  Machine machine{*comm, *kernels, memory, &clock};
+  body(machine);
+  gpu.synchronize();  // while everything that may fail is still there to report it
+}
+
+}  // namespace sp::SP_GPU

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/run/gpu_mpi_backend.hpp"
+
+#include <fmt/format.h>
+#include <mpi.h>
+
+#include "harness/run/gpu_machine.hpp"
+#include "optimized/comm/nccl/nccl_communicator.hpp"
+
+namespace sp::SP_GPU {
+namespace {
+
+void check_mpi(int status, const char* what) {
+  if (status != MPI_SUCCESS) throw Error(ErrorKind::kEnvironment, fmt::format("{} failed", what));
+}
+
+// The place of this process among those of its node.
+int rank_on_node() {
+  MPI_Comm node = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node),
+            "MPI_Comm_split_type");
+  int rank = 0;
+  check_mpi(MPI_Comm_rank(node, &rank), "MPI_Comm_rank");
+  MPI_Comm_free(&node);
+  return rank;
+}
+
+int device_of_this_process() {
+  const int device = rank_on_node(), devices = device_count();
+  if (device < devices) return device;
+  throw Error(
+      ErrorKind::kEnvironment,
+      devices == 0
+          ? "no CUDA device found: --backend emulated runs the same kernels on the "
+            "CPU"
+          : fmt::format("process {} of this node finds no GPU: there are {}", device, devices));
+}
+
+// Collective over the job.
+std::unique_ptr<Communicator> join_job(const MpiSession& session, Gpu& gpu,
+                                       std::chrono::milliseconds time_limit) {
+  ncclUniqueId id{};
+  if (session.rank() == 0) id = make_world_id();
+  check_mpi(MPI_Bcast(&id, sizeof id, MPI_BYTE, 0, MPI_COMM_WORLD), "MPI_Bcast of NCCL's id");
+  return join_world(gpu, id, session.rank(), session.size(), time_limit,
+                    std::make_shared<Traffic>());
+}
+
+class GpuMpiBackend final : public Backend {
+ public:
+  GpuMpiBackend(MpiSession& session, std::chrono::milliseconds time_limit)
+      : gpu_(device_of_this_process()), job_(join_job(session, gpu_, time_limit)) {}
+
+  const char* name() const override { return "cuda"; }
+  int most_ranks() const override { return job_->size(); }
+  Operands operands() const override { return Operands::kStorage; }
+  bool knows_f64() const override { return false; }
+  void run(int ranks, const Rig& rig, const std::function<void(Machine&)>& body) override {
+    const bool takes_part = job_->rank() < ranks;
+    Communicator& world = job_->group(fmt::format("first {}", ranks), takes_part ? 0 : 1);
+    if (takes_part) run_on_gpu(gpu_, world, rig, body);
+  }
+  bool survives_failure() const override { return false; }
+  bool leads() const override { return job_->rank() == 0; }
+  bool agree(bool leaders_verdict) override {  // host to host: no GPU is needed for a bit
+    int verdict = leaders_verdict ? 1 : 0;
+    check_mpi(MPI_Bcast(&verdict, 1, MPI_INT, 0, MPI_COMM_WORLD), "MPI_Bcast of the verdict");
+    return verdict == 1;
+  }
+
+ private:
+  Gpu gpu_;
+  std::unique_ptr<Communicator> job_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_mpi_backend(MpiSession& session,
+                                          std::chrono::milliseconds time_limit) {
+  return std::make_unique<GpuMpiBackend>(session, time_limit);
+}
+
+}  // namespace sp::SP_GPU

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "optimized/comm/nccl/nccl_communicator.hpp"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "optimized/comm/nccl/nccl_requests.hpp"
+#include "optimized/comm/nccl/nccl_session.hpp"
+
+namespace sp::SP_GPU {
+namespace {
+
+class NcclOperation final : public Operation {
+ public:
+  NcclOperation(std::shared_ptr<NcclSession> session, Flight& flight)
+      : session_(std::move(session)), flight_(flight) {}
+  ~NcclOperation() override { session_->release(flight_); }
+
+  void wait() override { session_->wait(flight_); }
+
+ private:
+  std::shared_ptr<NcclSession> session_;
+  Flight& flight_;
+};
+
+class NcclCommunicator final : public Communicator {
+ public:
+  // Owns the NCCL communicator of the channel.
+  NcclCommunicator(std::shared_ptr<NcclSession> session, NcclChannel channel,
+                   std::shared_ptr<Traffic> traffic)
+      : Communicator(channel.rank, channel.size, std::move(traffic)),
+        session_(std::move(session)),
+        channel_(std::move(channel)) {
+    session_->open(channel_);
+  }
+  ~NcclCommunicator() override { session_->close(channel_); }
+
+  NcclSession& session() { return *session_; }
+
+ protected:
+  std::unique_ptr<Operation> start(Request request) override {
+    Flight& flight = session_->begin(channel_, request);
+    session_->call([&] { enqueue(channel_, request); });
+    session_->launched(channel_, flight, request);
+    return std::make_unique<NcclOperation>(session_, flight);
+  }
+
+  std::unique_ptr<Communicator> start_split(int colour, int key) override {
+    SP_CHECK(colour >= 0, "NCCL takes negative colours for none");
+    NcclChannel part;
+    session_->call([&] {
+      check(ncclCommSplit(channel_.comm, colour, key, &part.comm, nullptr), "ncclCommSplit");
+    });
+    check(ncclCommUserRank(part.comm, &part.rank), "ncclCommUserRank");
+    check(ncclCommCount(part.comm, &part.size), "ncclCommCount");
+    part.name = fmt::format("split {} (colour {}) of {}", splits_++, colour, channel_.name);
+    return std::make_unique<NcclCommunicator>(session_, std::move(part), shared_traffic());
+  }
+
+ private:
+  std::shared_ptr<NcclSession> session_;
+  NcclChannel channel_;
+  int splits_ = 0;
+};
+
+NcclSession& session_of(Communicator& world) {
+  auto* nccl = dynamic_cast<NcclCommunicator*>(&world);
+  SP_CHECK(nccl != nullptr, "not a communicator of join_world()");
+  return nccl->session();
+}
+
+}  // namespace
+
+void check(ncclResult_t status, const char* what) {
+  if (status == ncclSuccess) return;
+  throw Error(ErrorKind::kEnvironment, fmt::format("{}: {} ({})", what, ncclGetErrorString(status),
+                                                   ncclGetLastError(nullptr)));
+}
+
+ncclUniqueId make_world_id() {
+  ncclUniqueId id;
+  check(ncclGetUniqueId(&id), "ncclGetUniqueId");
+  return id;
+}
+
+std::unique_ptr<Communicator> join_world(Gpu& gpu, const ncclUniqueId& id, int rank, int size,
+                                         std::chrono::milliseconds time_limit,
+                                         std::shared_ptr<Traffic> traffic,
+                                         std::shared_ptr<const std::atomic<bool>> peers_failed) {
+  NcclChannel world{nullptr, nullptr, rank, size, "the world"};
+  check(ncclCommInitRank(&world.comm, size, id, rank), "ncclCommInitRank");
+  auto session = std::make_shared<NcclSession>(gpu, time_limit, std::move(peers_failed));
+  return std::make_unique<NcclCommunicator>(std::move(session), std::move(world),
+                                            std::move(traffic));
+}
+
+void measure_communication(Communicator& world, bool enabled) {
+  session_of(world).measure_communication(enabled);
+}
+
+Communication take_communication(Communicator& world) {
+  return session_of(world).take_communication();
+}
+
+}  // namespace sp::SP_GPU

@@ -1,0 +1,56 @@
+// NcclCommunicator: one rank's GPU among others, through NCCL.
+//
+// Streams   Every communicator has a stream of its own, so two channels are two communicators. A
+//           post records an event on the compute stream, which the communication stream waits for;
+//           waiting for the operation makes the compute stream wait for its end. The host never
+//           waits between steps.
+// Groups    An exchange and an all-to-all are one NCCL group. An all-gather and a reduce-scatter of
+//           equal, adjacent parts are NCCL's own; of unequal ones a group of sends and receives, or
+//           of reductions. Empty messages are not sent.
+// Order     Operations of one communicator run one after the other, as posted: an exchange that
+//           waits holds up those after it. A message to oneself is sent and received in one
+//           exchange.
+// Sums      NCCL chooses the order of additions: results may differ in the last bits from the
+//           other back-ends'.
+// Labels    do not travel: NCCL moves bytes. They name what is in flight when a wait fails.
+// Failures  are found by NcclSession::watch(), which Gpu::synchronize() calls while it waits: an
+//           asynchronous NCCL error, or time_limit without the oldest operation ending, aborts all
+//           communicators of the rank and throws Error(kEnvironment) with what is in flight. NCCL
+//           calls that block the host are watched by a thread of the session.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <nccl.h>
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+
+#include "optimized/comm/communicator.hpp"
+#include "optimized/kernels/cuda/gpu.hpp"
+
+namespace sp::SP_GPU {
+
+// Throws Error(kEnvironment) that names what failed.
+void check(ncclResult_t status, const char* what);
+
+// The identity of a new world; made by one rank, known to all before they join.
+ncclUniqueId make_world_id();
+
+// Joins as `rank` of `size` on the GPU that is current; collective. Installs the watcher of `gpu`,
+// which must outlive all communicators. `peers_failed`, if given, ends all waits of this rank when
+// it becomes true.
+std::unique_ptr<Communicator> join_world(
+    Gpu& gpu, const ncclUniqueId& id, int rank, int size, std::chrono::milliseconds time_limit,
+    std::shared_ptr<Traffic> traffic,
+    std::shared_ptr<const std::atomic<bool>> peers_failed = nullptr);
+
+// What communication cost since the last call, from events; measured only while enabled.
+struct Communication {
+  double exposed_s = 0;  // that the compute stream stood waiting: what no computation hides
+  double total_s = 0;    // of all operations, on their own streams
+};
+void measure_communication(Communicator& world, bool enabled);
+Communication take_communication(Communicator& world);  // waits for the compute stream
+
+}  // namespace sp::SP_GPU

@@ -1,0 +1,132 @@
+// NcclSession: what all communicators of one rank share: the GPU, the limit, what is in flight.
+//
+// Used by the thread of its rank; a thread of its own looks only after calls that block the host.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "optimized/comm/envelope.hpp"
+#include "optimized/comm/nccl/nccl_communicator.hpp"
+
+namespace sp::SP_GPU {
+
+using Clock = std::chrono::steady_clock;
+
+// A communicator and the stream of its operations.
+struct NcclChannel {
+  ncclComm_t comm = nullptr;
+  cudaStream_t stream = nullptr;
+  int rank = 0, size = 1;
+  std::string name;  // for messages
+};
+
+// One posted operation. Flights and their events are used again when they have ended.
+struct Flight {
+  struct Part {
+    bool is_send;
+    int peer;
+    Envelope envelope;
+  };
+  cudaEvent_t ready = nullptr;  // on the compute stream: the operation may begin
+  cudaEvent_t done = nullptr;   // on the communication stream
+  Pattern pattern = Pattern::kExchange;
+  std::vector<Part> parts;
+  std::vector<Tensor> kept;  // alive until the compute stream is ordered after the operation
+  std::string where;         // the channel's name
+  int rank = 0;
+  std::optional<Clock::time_point> since;  // first seen to hold up the rank
+  bool held = false;                       // somebody may still wait for it
+  bool ended = false;
+};
+
+class NcclSession {
+ public:
+  NcclSession(Gpu& gpu, std::chrono::milliseconds time_limit,
+              std::shared_ptr<const std::atomic<bool>> peers_failed);
+  ~NcclSession();
+  NcclSession(const NcclSession&) = delete;
+  NcclSession& operator=(const NcclSession&) = delete;
+
+  // Makes the channel's stream; from here on its errors are looked for.
+  void open(NcclChannel& channel);
+  // Returns when its operations have ended; after a failure it is aborted instead.
+  void close(const NcclChannel& channel) noexcept;
+
+  // Orders the channel's stream after the compute stream, and what follows on it up to `launched`
+  // into the flight.
+  Flight& begin(const NcclChannel& channel, const Request& request);
+  void launched(const NcclChannel& channel, Flight& flight, const Request& request);
+  // Orders the compute stream after the flight. Throws if the rank has failed.
+  void wait(Flight& flight);
+  // Nobody will wait any more; orders the release of its tensors after it.
+  void release(Flight& flight) noexcept;
+
+  // Throws if a peer has failed or time is up.
+  void watch();
+  [[noreturn]] void fail(const std::string& why);
+
+  void measure_communication(bool enabled) { measuring_ = enabled; }
+  Communication take_communication();
+
+  // Runs an NCCL call that may block the host. Throws when that took too long, or what it throws.
+  template <class F>
+  void call(F&& f) {
+    enter_call();
+    try {
+      f();
+    } catch (...) {
+      leave_call();
+      throw;
+    }
+    leave_call();
+  }
+
+ private:
+  using Timer = std::pair<cudaEvent_t, cudaEvent_t>;
+
+  bool peers_failed() const { return peers_failed_ != nullptr && peers_failed_->load(); }
+  bool unwinding() const { return std::uncaught_exceptions() > exceptions_; }
+  void order_after(Flight& flight);
+  Timer start_timer(cudaStream_t stream);
+  double take_seconds(std::vector<Timer>& timers);
+  void retire();
+  void abort();
+  void enter_call();
+  void leave_call();  // throws if the call was ended from outside
+  void watch_calls(const std::stop_token& stop);
+  std::string describe_flights() const;
+
+  Gpu& gpu_;
+  std::chrono::milliseconds time_limit_;
+  std::shared_ptr<const std::atomic<bool>> peers_failed_;
+  int exceptions_;
+  std::optional<std::string> failure_;
+  Clock::time_point last_watch_{};
+
+  std::vector<std::unique_ptr<Flight>> flights_;  // all that were ever needed at once
+  std::vector<Flight*> idle_;
+  std::deque<Flight*> in_flight_;  // in the order of their posts
+
+  bool measuring_ = false;
+  std::optional<Timer> open_;     // of the operation that is being launched
+  std::vector<Timer> waits_;      // of the compute stream
+  std::vector<Timer> transfers_;  // of operations
+  std::vector<Timer> idle_timers_;
+
+  mutable std::mutex mutex_;  // of what the watching thread sees
+  std::condition_variable_any stopped_;
+  std::vector<ncclComm_t> comms_;
+  std::optional<Clock::time_point> in_call_since_;
+  bool aborted_ = false;
+  std::jthread watchdog_;  // last: ends first
+};
+
+}  // namespace sp::SP_GPU

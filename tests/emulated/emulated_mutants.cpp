@@ -1,0 +1,64 @@
+// Hunts mutants on the emulated GPUs: `gpu`, the faults that only GPU code has, or `same PART OF`,
+// every n-th of the mutants that the other back-ends meet too. One line each; a survivor fails.
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <string_view>
+
+#include "harness/emulator/gpu_mutants.hpp"
+#include "harness/run/gpu_backend.hpp"
+
+namespace {
+
+constexpr std::int64_t kMostCases = 150;
+constexpr std::uint64_t kSeed = 20;
+
+struct Count {
+  int mutants = 0, killed = 0;
+};
+
+// Small worlds and one sequence: a tile of a tensor core costs the same however few of its rows are
+// in use.
+sp::Mutant on_small_problems(sp::Mutant mutant) {
+  if (mutant.pins.ranks.empty()) mutant.pins.ranks = {2, 3, 4};
+  if (!mutant.pins.batch) mutant.pins.batch = 1;
+  return mutant;
+}
+
+void hunt_one(sp::Backend& backend, const sp::Mutant& mutant, Count& count) {
+  ++count.mutants;
+  bool killed = true;
+  for (const sp::MutantVerdict& verdict : sp::hunt(backend, {}, mutant, kMostCases, kSeed)) {
+    killed = killed && verdict.killed;
+    fmt::print("{:<30} {:<26} {:<8} case {:>3}  {}\n", mutant.id, verdict.algorithm,
+               verdict.killed ? "killed" : "SURVIVED", verdict.cases, verdict.how.substr(0, 160));
+  }
+  count.killed += killed ? 1 : 0;
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string_view which = argc > 1 ? argv[1] : "gpu";
+  const auto backend = sp::emulated::make_backend(std::chrono::milliseconds(1500));
+  Count count;
+  if (which == "gpu") {
+    const std::string_view only = argc > 2 ? argv[2] : "";
+    for (const sp::emulator::GpuMutant& each : sp::emulator::gpu_mutants()) {
+      if (!only.empty() && only != each.mutant.id) continue;
+      sp::emulator::plant(each.sabotage);
+      hunt_one(*backend, each.mutant, count);
+      sp::emulator::plant({});
+    }
+  } else {
+    const int part = argc > 3 ? std::atoi(argv[2]) : 0, parts = argc > 3 ? std::atoi(argv[3]) : 1;
+    const std::vector<sp::Mutant> all = sp::all_mutants();
+    for (int i = part; i < static_cast<int>(all.size()); i += parts)
+      hunt_one(*backend, on_small_problems(all[static_cast<std::size_t>(i)]), count);
+  }
+  fmt::print("mutants: {} killed of {}\n", count.killed, count.mutants);
+  return count.mutants > 0 && count.killed == count.mutants ? 0 : 1;
+}

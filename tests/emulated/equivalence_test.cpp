@@ -1,0 +1,60 @@
+// Every algorithm as GPU kernels and NCCL calls, executed by the emulator: the same random problems
+// and the same verdict as on the other back-ends, on every rank count that fits a node.
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/run/gpu_backend.hpp"
+#include "harness/run/verify.hpp"
+#include "tests/property/everyone.hpp"
+
+namespace sp::test {
+namespace {
+
+Backend& emulated_gpus() {
+  static const std::unique_ptr<Backend> backend =
+      emulated::make_backend(std::chrono::seconds(60));
+  return *backend;
+}
+
+struct Run {
+  const Algorithm* algorithm;
+  DType dtype;
+};
+void PrintTo(const Run& run, std::ostream* os) {
+  *os << run.algorithm->id << " " << name_of(run.dtype);
+}
+
+class EmulatedEquivalence : public testing::TestWithParam<Run> {};
+
+TEST_P(EmulatedEquivalence, HoldsOnRandomProblems) {
+  const auto& [algorithm, dtype] = GetParam();
+  VerifyOptions options;
+  options.algorithms = {algorithm};
+  options.pins.ranks = {1, 2, 3, 4, 5, 6};
+  options.pins.dtype = dtype;
+  options.seed = 5;
+  options.per_module = modules_of(*algorithm).front().has_value();
+  options.cases = options.per_module ? 2 : 6;
+  options.most_shrinks = 10;
+  for (const AlgorithmReport& report : verify(emulated_gpus(), options)) {
+    if (!report.refusal.empty()) continue;
+    EXPECT_FALSE(report.failure) << report.failure->message;
+    EXPECT_EQ(report.cases, options.cases) << report.skip_reason;
+  }
+}
+
+std::vector<Run> runs() {
+  std::vector<Run> all;
+  for (const Algorithm* algorithm : algorithms()) {
+    for (const DType dtype : {DType::kBF16, DType::kF32, DType::kF16})
+      all.push_back({algorithm, dtype});
+  }
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Registry, EmulatedEquivalence, testing::ValuesIn(runs()),
+                         [](const testing::TestParamInfo<Run>& run) {
+                           return name_of(*run.param.algorithm) + "_" +
+                                  std::string(name_of(run.param.dtype));
+                         });
+
+}  // namespace
+}  // namespace sp::test

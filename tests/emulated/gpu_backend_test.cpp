@@ -1,0 +1,159 @@
+// The emulated back-end of GPUs: ranks, failures, faults, mutants.
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/run/gpu_backend.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <stdexcept>
+
+#include "harness/emulator/emulator.hpp"
+#include "harness/mutants/mutants.hpp"
+#include "harness/run/meet.hpp"
+#include "harness/run/verify.hpp"
+#include "optimized/algorithms/registry.hpp"
+
+namespace sp::test {
+namespace {
+
+class GpuBackends : public testing::Test {
+ protected:
+  void SetUp() override { emulator::configure({}); }
+  static std::unique_ptr<Backend> make(std::chrono::milliseconds limit = std::chrono::seconds(30)) {
+    return emulated::make_backend(limit);
+  }
+  static std::string failure_of(Backend& backend, int ranks, const Rig& rig,
+                                const std::function<void(Machine&)>& body) {
+    try {
+      backend.run(ranks, rig, body);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  }
+  static bool says(const std::string& text, const std::string& words) {
+    return text.find(words) != std::string::npos;
+  }
+};
+
+TEST_F(GpuBackends, RanksComputeOnTheirGpus) {
+  const auto backend = make();
+  EXPECT_STREQ(backend->name(), "emulated");
+  EXPECT_EQ(backend->most_ranks(), 64);
+  EXPECT_TRUE(backend->leads());
+  std::atomic<int> ranks = 0;
+  backend->run(5, {}, [&](Machine& machine) {
+    const Tensor x = machine.memory.allocate(DType::kF32, {1, 1, 1, 1}, "x");
+    machine.kernels.fill(x, machine.comm.rank() + 1);
+    machine.comm.all_reduce(x, {"x", 0}).wait();
+    machine.kernels.add(x, x);
+    float sum = 0;
+    machine.memory.download(&sum, x);
+    EXPECT_EQ(sum, 30);
+    ++ranks;
+  });
+  EXPECT_EQ(ranks, 5);
+}
+
+TEST_F(GpuBackends, NoDeviceIsAnErrorThatNamesTheWayOut) {
+  emulator::configure({.devices = 0});
+  try {
+    make();
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kEnvironment);
+    EXPECT_TRUE(says(error.what(), "no CUDA device found")) << error.what();
+  }
+  emulator::configure({.devices = 2});
+  EXPECT_EQ(make()->most_ranks(), 2);
+  EXPECT_TRUE(says(failure_of(*make(), 3, {}, meet), "3 ranks need as many GPUs; there are 2"));
+}
+
+TEST_F(GpuBackends, WhatWatchesHostMemoryIsRefused) {
+  const auto backend = make();
+  for (const auto change : {+[](Rig& rig) { rig.checked = true; }, +[](Rig& rig) { rig.chaos = 7; },
+                            +[](Rig& rig) { rig.fence = Fence::kPoisonAndCanary; }}) {
+    Rig rig;
+    change(rig);
+    EXPECT_TRUE(says(failure_of(*backend, 1, rig, meet), "watch host memory"));
+  }
+}
+
+TEST_F(GpuBackends, TheFirstFailureIsTheOneReportedAndTheNextRunIsSound) {
+  const auto backend = make();
+  for (int round = 0; round < 3; ++round) {
+    EXPECT_EQ(failure_of(*backend, 4, {},
+                         [](Machine& machine) {
+                           meet(machine);
+                           if (machine.comm.rank() == 1)
+                             throw Error(ErrorKind::kInternal, "no more paper");
+                           meet(machine);
+                           const Tensor x = machine.memory.allocate(DType::kF32, {1, 1, 1, 1}, "x");
+                           machine.kernels.fill(x, 0);
+                           float y;
+                           machine.memory.download(&y, x);
+                         }),
+              "rank 1: no more paper");
+    EXPECT_TRUE(backend->survives_failure());
+    EXPECT_EQ(failure_of(*backend, 4, {}, meet), "");
+  }
+  EXPECT_EQ(failure_of(*backend, 2, {}, [](Machine&) { throw std::out_of_range("beyond"); })
+                .substr(6),  // of either rank
+            ": beyond");
+}
+
+TEST_F(GpuBackends, AFaultOfTheEmulatorIsInTheError) {
+  const auto backend = make();
+  const std::string text = failure_of(*backend, 2, {}, [](Machine& machine) {
+    const Tensor x = machine.memory.allocate(DType::kF32, {4, 1, 1, 1}, "x");
+    const Tensor y = machine.memory.allocate(DType::kF32, {4, 1, 1, 1}, "y");
+    machine.kernels.copy(x, y);  // y was never written
+  });
+  EXPECT_TRUE(says(text, "the emulator found: ")) << text;
+  EXPECT_TRUE(says(text, "uninitialised")) << text;
+  EXPECT_EQ(failure_of(*backend, 2, {}, meet), "");
+}
+
+TEST_F(GpuBackends, AReceiveThatIsNotWaitedForIsFound) {
+  const std::string text = failure_of(*make(), 2, {}, [](Machine& machine) {
+    const Tensor x = machine.memory.allocate(DType::kF32, {4, 1, 1, 1}, "x");
+    const Tensor y = machine.memory.allocate(DType::kF32, {4, 1, 1, 1}, "y");
+    machine.kernels.fill(x, 1);
+    machine.kernels.fill(y, 1);
+    const int peer = 1 - machine.comm.rank();
+    Pending pending = machine.comm.exchange({{peer, x, {"x", 0}}}, {{peer, y, {"x", 0}}});
+    machine.kernels.add(x, y);
+    pending.wait();
+  });
+  EXPECT_TRUE(says(text, "the emulator found: ")) << text;
+}
+
+// The mutants that edit data, those that edit messages, and those that keep tensors of their own.
+TEST_F(GpuBackends, MutantsAreKilled) {
+  const auto backend = make(std::chrono::seconds(5));
+  const std::vector<Mutant> all = all_mutants();
+  for (const char* id : {"merge_keeps_lse", "backward_stale_keys", "k_v_swapped", "send_lost",
+                         "wait_forgotten", "not_summed", "decays_in_storage"}) {
+    const auto found = std::find_if(all.begin(), all.end(),
+                                    [&](const Mutant& m) { return m.id == std::string(id); });
+    ASSERT_NE(found, all.end()) << id;
+    Mutant mutant = *found;
+    mutant.algorithms.resize(1);
+    mutant.pins.ranks = {2, 3};
+    if (!mutant.pins.dtype) mutant.pins.dtype = DType::kBF16;
+    const MutantVerdict verdict = hunt(*backend, {}, mutant, 40, 20).front();
+    EXPECT_TRUE(verdict.killed) << id;
+  }
+  VerifyOptions options;  // and what is right passes
+  options.algorithms = {find_algorithm("ring/zigzag")};
+  options.pins.ranks = {3};
+  options.pins.dtype = DType::kBF16;
+  options.cases = 2;
+  const AlgorithmReport report = verify(*backend, options).front();
+  EXPECT_TRUE(report.passed()) << (report.failure ? report.failure->message : "");
+}
+
+}  // namespace
+}  // namespace sp::test
