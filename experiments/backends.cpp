@@ -3,7 +3,13 @@
 
 #include <fmt/format.h>
 
+#include <cstdlib>
+
+#include "harness/run/gpu_backend.hpp"
 #include "reference/problem/error.hpp"
+#ifdef SP_HAVE_CUDA_MPI
+#include "harness/run/gpu_mpi_backend.hpp"
+#endif
 #ifdef SP_HAVE_MPI
 #include "harness/run/mpi_backend.hpp"
 #include "optimized/comm/mpi/mpi_session.hpp"
@@ -18,12 +24,49 @@ constexpr bool kHaveMpi = true;
 constexpr bool kHaveMpi = false;
 #endif
 
+#ifdef SP_HAVE_CUDA
+constexpr bool kHaveCuda = true;
+#else
+constexpr bool kHaveCuda = false;
+#endif
+
+// Whether mpirun or srun started this process as one of several. A shell of one SLURM task has a
+// rank too.
+[[maybe_unused]] bool is_one_of_several() {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"}) {
+    if (std::getenv(name) != nullptr) return true;
+  }
+  const char* tasks = std::getenv("SLURM_STEP_NUM_TASKS");
+  return std::getenv("SLURM_PROCID") != nullptr && (tasks == nullptr || std::string(tasks) != "1");
+}
+
+std::unique_ptr<Backend> make_cuda_backend([[maybe_unused]] std::chrono::milliseconds time_limit,
+                                           [[maybe_unused]] Command& command) {
+#ifdef SP_HAVE_CUDA
+#ifdef SP_HAVE_CUDA_MPI
+  if (is_one_of_several()) {
+    const auto session = std::make_shared<MpiSession>(nullptr, nullptr);
+    command.session = session;
+    command.abort = mpi_abort;
+    return cuda::make_mpi_backend(*session, time_limit);
+  }
+#endif
+  return cuda::make_backend(time_limit);
+#else
+  throw Error(ErrorKind::kEnvironment,
+              "this build has no CUDA half: install a CUDA toolkit with NCCL and rebuild, or use "
+              "--backend emulated, which runs the same kernels on the CPU");
+#endif
+}
+
 }  // namespace
 
 const std::vector<BackendInfo>& backends() {
   static const std::vector<BackendInfo> all{
       {"thread", true, "ranks are threads of one process"},
-      {"mpi", kHaveMpi, "one rank per process, started by mpirun"}};
+      {"mpi", kHaveMpi, "one rank per process, started by mpirun"},
+      {"cuda", kHaveCuda, "one GPU per rank, NCCL; ranks are threads, or processes under mpirun"},
+      {"emulated", true, "the CUDA and NCCL half, executed and checked on the CPU"}};
   return all;
 }
 
@@ -41,7 +84,18 @@ std::unique_ptr<Backend> make_backend(const std::string& name, std::chrono::mill
                 "this build has no MPI; install libopenmpi-dev and openmpi-bin and rebuild");
 #endif
   }
-  throw Error(ErrorKind::kUsage, fmt::format("unknown back-end '{}'; allowed: thread, mpi", name));
+  if (name == "cuda") return make_cuda_backend(time_limit, command);
+  if (name == "emulated") return emulated::make_backend(time_limit);
+  throw Error(ErrorKind::kUsage,
+              fmt::format("unknown back-end '{}'; allowed: thread, mpi, cuda, emulated", name));
+}
+
+Environment capture_environment_with_gpus() {
+  Environment environment = capture_environment();
+#ifdef SP_HAVE_CUDA
+  for (auto& entry : cuda::describe_gpus()) environment.entries.push_back(std::move(entry));
+#endif
+  return environment;
 }
 
 }  // namespace sp

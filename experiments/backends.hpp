@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "experiments/commands.hpp"
+#include "harness/results/environment.hpp"
 #include "harness/run/backend.hpp"
 
 namespace sp {
@@ -21,5 +22,8 @@ const std::vector<BackendInfo>& backends();
 // Throws Error(kUsage) for an unknown name, Error(kEnvironment) for one that this build lacks.
 std::unique_ptr<Backend> make_backend(const std::string& name, std::chrono::milliseconds time_limit,
                                       Command& command);
+
+// The environment record, with the GPUs where this build knows them.
+Environment capture_environment_with_gpus();
 
 }  // namespace sp

@@ -157,7 +157,7 @@ int bench_command(const BenchWords& o, Command& command) {
   const BenchTable table = table_of(Bench(*backend, plan, o).run(), plan, o, command);
   int code = kOk;
   if (backend->leads()) {
-    const Environment environment = capture_environment();
+    const Environment environment = capture_environment_with_gpus();
     fmt::print("{}", o.json ? bench_json(table, environment) : bench_text(table, environment));
     if (!o.out.empty()) write_bench_run(o.out, table, environment);
     code = exit_code(table.rows, plan.floor);
@@ -199,7 +199,7 @@ void add_bench(CLI::App& app, Command& command) {
   const auto o = std::make_shared<BenchWords>();
   sub->add_option("--algorithm", o->algorithm, "Ids, comma-separated, or all")
       ->capture_default_str();
-  sub->add_option("--backend", o->backend, "thread or mpi")->capture_default_str();
+  sub->add_option("--backend", o->backend, "thread, mpi, cuda or emulated")->capture_default_str();
   sub->add_option("--ranks", o->ranks, "Rank counts: 8, 2,4,8, 1..9, 8:64:*2 (default 1,2,4,8)");
   sub->add_option("--ranks-per-node", o->ranks_per_node,
                   "Ranks per node, for algorithms with a mesh")

@@ -55,6 +55,30 @@ std::string other_row(const BenchRow& row) {
                      row.status == RowStatus::kFailed ? "FAILED" : name_of(row.status), reason);
 }
 
+// What only devices can tell of the rows above; nothing elsewhere.
+std::string device_text(const BenchTable& table) {
+  constexpr const char* kDeviceRow = "{} {:<26} {:<10} {:>4} {:>9} {:>9} {:>7} {:>9} {:>8}\n";
+  std::string text;
+  for (const BenchRow& row : table.rows) {
+    if (row.passes.empty() || std::isnan(row.peak_flops)) continue;
+    if (text.empty()) {
+      text =
+          "# devices: %peak of the tensor cores or, in f32, of plain arithmetic; busbw: bytes sent "
+          "by the busiest rank / time in communication (nccl-tests' definition); overlap: "
+          "communication that computation hides\n";
+      text += fmt::format(kDeviceRow, '#', "algorithm", "module", "P", "N", "TFLOP/s", "%peak",
+                          "busbw", "overlap");
+      text += fmt::format(kDeviceRow, '#', "", "", "1", "1", "per rank", "%", "GB/s", "%");
+    }
+    const Score s = score(row);
+    text += fmt::format(kDeviceRow, ' ', row.algorithm, row.module.empty() ? "-" : row.module,
+                        row.ranks, row.tokens, figure(s.gflops / 1e3 / row.ranks),
+                        figure(s.percent_of_peak), figure(s.bus_bandwidth / 1e9),
+                        number(s.overlap_percent, 1));
+  }
+  return text;
+}
+
 // Of the first core that tells; 0 if none does.
 long mhz_per_cpu() {
   std::ifstream file("/proc/cpuinfo");
@@ -112,6 +136,11 @@ void add_counters(Json& entry, const BenchRow& row, const PassRecord& pass, cons
   entry["flops_imbalance"] = row.flops_imbalance;
   entry["busy_imbalance"] = s.busy_imbalance;
   entry["gflops"] = s.gflops;
+  if (!std::isnan(row.peak_flops)) {
+    entry["percent_of_peak"] = s.percent_of_peak;
+    entry["bus_bandwidth"] = s.bus_bandwidth;
+    entry["overlap_percent"] = s.overlap_percent;
+  }
   entry["cores"] = row.cores;
   entry["worst_ratio"] = row.worst_ratio;
 }
@@ -195,6 +224,7 @@ std::string bench_text(const BenchTable& table, const Environment& environment) 
     ++counts[static_cast<std::size_t>(row.status)];
     text += row.passes.empty() ? other_row(row) : measured_row(row);
   }
+  text += device_text(table);
   text += fmt::format("# {} of {} rows measured", counts[0], table.rows.size());
   for (std::size_t i = 1; i < counts.size(); ++i) {
     if (counts[i] > 0) text += fmt::format(", {} {}", counts[i], name_of(kRowStatuses[i]));

@@ -38,7 +38,8 @@ int compute(const Options& options, Command& command) {
     info.bytes_sent_per_rank.push_back(cost.forward.bytes_sent + cost.backward.bytes_sent);
     info.messages_per_rank.push_back(cost.forward.messages_sent + cost.backward.messages_sent);
   }
-  write_result(options.result, file.problem, execution.outputs, info, capture_environment());
+  write_result(options.result, file.problem, execution.outputs, info,
+               capture_environment_with_gpus());
   fmt::print(stderr, "{} of {} on {} {} ranks -> {}\n", info.algorithm, describe(file.problem),
              world.size, backend->name(), options.result);
   return kOk;
@@ -51,7 +52,8 @@ void add_compute(CLI::App& app, Command& command) {
       app.add_subcommand("compute", "Run one algorithm on a problem file and write its results");
   const auto options = std::make_shared<Options>();
   sub->add_option("--algorithm", options->algorithm, "Algorithm id, see `seqpar list`")->required();
-  sub->add_option("--backend", options->backend, "thread or mpi")->capture_default_str();
+  sub->add_option("--backend", options->backend, "thread, mpi, cuda or emulated")
+      ->capture_default_str();
   sub->add_option("--ranks", options->ranks, "Number of ranks")->capture_default_str();
   sub->add_option("--ranks-per-node", options->ranks_per_node,
                   "Ranks per node, for algorithms with a mesh")

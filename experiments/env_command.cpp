@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "experiments/backends.hpp"
 #include "experiments/commands.hpp"
 #include "harness/results/environment.hpp"
 
@@ -17,7 +18,7 @@ void add_env(CLI::App& app, Command& command) {
   sub->footer("Example: seqpar env --json");
   sub->callback([&command, json] {
     command.run = [json] {
-      const Environment environment = capture_environment();
+      const Environment environment = capture_environment_with_gpus();
       const std::string text = *json ? to_json(environment) : to_text(environment);
       fmt::print("{}{}", text, text.ends_with('\n') ? "" : "\n");
       return kOk;

@@ -12,35 +12,15 @@
 #include <vector>
 
 #include "experiments/backends.hpp"
+#include "harness/run/modules.hpp"
 #include "optimized/algorithms/registry.hpp"
-#include "reference/problem/error.hpp"
 
 namespace sp {
 namespace {
 
-bool is_valid(const Problem& problem) {
-  try {
-    validate(problem);
-    return true;
-  } catch (const Error&) {
-    return false;
-  }
-}
-
-// Asked of the algorithm itself, with a small problem that suits every module.
 std::vector<std::string_view> modules_of(const Algorithm& algorithm) {
   std::vector<std::string_view> names;
-  if (algorithm.family != Family::kLinear && algorithm.family != Family::kHybrid) return names;
-  const World world{4};
-  Problem problem;
-  problem.shape = {.B = 1, .N = 64, .H = 4, .G = 4, .D = 8, .E = 8};
-  problem.mask.causal = true;
-  if (algorithm.family == Family::kHybrid) problem.layers = "LN";
-  for (const Module module : kModules) {
-    problem.module = module;
-    problem.epsilon = default_epsilon(module);
-    if (is_valid(problem) && algorithm.supports(problem, world)) names.push_back(name_of(module));
-  }
+  for (const Module module : modules_served(algorithm)) names.push_back(name_of(module));
   return names;
 }
 
@@ -94,7 +74,9 @@ int list_markdown() {
     };
     head += fmt::format(" {} |", column);
     rule += " --- |";
-    cells += std::any_of(backends().begin(), backends().end(), named) ? " fwd, bwd |" : " – |";
+    const bool there = std::any_of(backends().begin(), backends().end(), named);
+    const bool has_run = std::string_view(column) != "cuda";
+    cells += !there ? " – |" : has_run ? " fwd, bwd |" : " compiled |";
   }
   fmt::print("{}\n{}\n", head, rule);
   for (const Algorithm* a : algorithms()) fmt::print("| `{}` |{}\n", a->id, cells);

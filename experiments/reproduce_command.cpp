@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "experiments/arguments.hpp"
+#include "experiments/backends.hpp"
 #include "experiments/commands.hpp"
 #include "experiments/progress.hpp"
 #include "harness/papers/real_layer.hpp"
@@ -112,7 +113,7 @@ int reproduce(const Options& o, const Command& command) {
   layer.ranks = o.ranks;
   layer.seed = o.seed;
   layer.algorithms = {find_algorithm("lasp2"), find_algorithm("lasp1")};
-  const Environment environment = capture_environment();
+  const Environment environment = capture_environment_with_gpus();
   std::string path = o.out;
   if (path.empty()) {
     const std::filesystem::path folder = "data/results";

@@ -211,7 +211,7 @@ int verify_command(const Options& o, Command& command) {
   } else {
     print_text(reports, o);
   }
-  if (!o.out.empty()) write_verification_run(o.out, table, capture_environment());
+  if (!o.out.empty()) write_verification_run(o.out, table, capture_environment_with_gpus());
   return passed ? kOk : kFailed;
 }
 
@@ -261,7 +261,7 @@ void add_verify(CLI::App& app, Command& command) {
       ->capture_default_str();
   sub->add_option("--family", o->family, "Only algorithms of this family; linear includes hybrid")
       ->check(CLI::IsMember({"softmax", "projected softmax", "linear", "hybrid"}));
-  sub->add_option("--backend", o->backend, "thread or mpi")->capture_default_str();
+  sub->add_option("--backend", o->backend, "thread, mpi, cuda or emulated")->capture_default_str();
   sub->add_option("--ranks", o->ranks,
                   "Rank counts to draw from: 8, 2,4,8, 1..9, 8:64:*2 (default 1..9,16)");
   sub->add_option("--ranks-per-node", o->ranks_per_node,

@@ -143,6 +143,8 @@ void write_samples(hid_t group, const Writer& writer) {
   writer.samples(group, "time", "time of the slowest rank", &BenchRow::passes, &PassRecord::time_s);
   writer.samples(group, "waiting", "time in waits for messages, mean over ranks", &BenchRow::passes,
                  &PassRecord::waiting_s);
+  writer.samples(group, "communicating", "time in communication, hidden or not, mean over ranks",
+                 &BenchRow::passes, &PassRecord::communicating_s);
   writer.samples(group, "cpu_time", "processor time of all ranks together", &BenchRow::passes,
                  &PassRecord::cpu_s);
   writer.samples(group, "one_rank_time", "time of the same problem and algorithm on one rank",
@@ -166,6 +168,8 @@ void write_costs(hid_t group, const Writer& writer) {
   writer.cells(
       group, "cores", "logical processors that the ranks may use", "1",
       [](const BenchRow& row) { return row.passes.empty() ? BenchRow::kNone : row.cores; });
+  writer.cells(group, "peak_flops", "peak of one rank's device in the storage type", "1/s",
+               [](const BenchRow& row) { return row.peak_flops; });
   writer.cells(group, "percent_of_ideal",
                "median one_rank_time / min(ranks, cores) / median time, all directions", "percent",
                [](const BenchRow& row) { return score(row).percent_of_ideal; });

@@ -65,6 +65,13 @@ Score score(const BenchRow& row) {
   result.messages_sent = sum(row.passes, &PassRecord::messages_sent);
   const double flops = sum(row.passes, &PassRecord::flops);
   result.gflops = flops / result.total.median / 1e9;
+  result.percent_of_peak = 100 * 1e9 * result.gflops / (row.ranks * row.peak_flops);
+  const std::vector<double> communicating = sum(row.passes, &PassRecord::communicating_s);
+  if (const double busy = summarize(communicating).median; busy > 0) {
+    const double waiting = summarize(sum(row.passes, &PassRecord::waiting_s)).median;
+    result.bus_bandwidth = result.bytes_sent / busy;
+    result.overlap_percent = 100 * std::max(0.0, 1 - waiting / busy);
+  }
   if (row.one_rank.empty()) return result;
   const double alone = summarize(sum(row.one_rank, &PassRecord::time_s)).median;
   const double ideal = alone / std::min(row.ranks, row.cores);

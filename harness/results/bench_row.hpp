@@ -23,7 +23,9 @@ struct PassRecord {
   std::vector<double> time_s{};     // of the slowest rank
   std::vector<double> waiting_s{};  // in waits for messages, mean over ranks
   std::vector<double> cpu_s{};      // of all ranks together
-  std::int64_t bytes_sent = 0;      // the largest rank's
+  // In communication, hidden or not, mean over ranks; empty where a back-end cannot tell.
+  std::vector<double> communicating_s{};
+  std::int64_t bytes_sent = 0;  // the largest rank's
   std::int64_t messages_sent = 0;
   std::int64_t peak_bytes = 0;
   std::int64_t flops = 0;  // of all ranks together
@@ -43,6 +45,7 @@ struct BenchRow {
   std::vector<PassRecord> one_rank{};    // the same problem and algorithm on one rank; empty: none
   std::vector<double> busy_imbalance{};  // per repetition: time outside waits, largest / mean
   double flops_imbalance = kNone;        // largest / mean over ranks
+  double peak_flops = kNone;             // per second, of one rank's device; NaN: unknown
   double max_error = kNone, limit = kNone, worst_ratio = kNone;  // of the correctness check
 
   std::string variant() const;  // algorithm/backend, with /module where there is one
@@ -66,6 +69,10 @@ struct Score {
   double bytes_sent = BenchRow::kNone;  // the largest rank's, all passes
   double messages_sent = BenchRow::kNone;
   double gflops = BenchRow::kNone;  // 1e9 flops per second, all ranks together
+  // Of a device back-end:
+  double percent_of_peak = BenchRow::kNone;  // flops per second of a rank / its device's peak
+  double bus_bandwidth = BenchRow::kNone;    // bytes per second: sent / time in communication
+  double overlap_percent = BenchRow::kNone;  // of the time in communication
 };
 Score score(const BenchRow& row);
 

@@ -96,7 +96,7 @@ class Ends(unittest.TestCase):
         for words, said in (
             ("--algoritm rsa", "did you mean '--algorithm'"),
             ("--algorithm ring/zigzg", "did you mean 'ring/zigzag'"),
-            ("--backend thraed", "allowed: thread, mpi"),
+            ("--backend thraed", "allowed: thread, mpi, cuda, emulated"),
             ("--ranks 0", "ranks '0'"),
             ("--ranks 100000", "100000 is impossible"),
             ("--ranks 6 --ranks-per-node 4", "4 ranks per node do not divide 6"),

@@ -92,7 +92,7 @@ WRONG_WORDS = [
     ("verify --algorithm ring/zigzag,", "unknown algorithm ''"),
     ("verify --algorithm Ring/Zigzag", "did you mean"),
     ("verify --algorithm", "--algorithm"),
-    ("verify --backend thraed", "allowed: thread, mpi"),
+    ("verify --backend thraed", "allowed: thread, mpi, cuda, emulated"),
     ("verify --ranks 6 --ranks-per-node 4", "4 ranks per node do not divide 6"),
     ("verify --ranks-per-node 4", "--ranks"),
     ("verify --ranks-per-node 0", "--ranks-per-node"),

@@ -15,6 +15,7 @@
 
 #include "harness/generate/cases.hpp"
 #include "harness/run/execute.hpp"
+#include "harness/run/modules.hpp"
 #include "optimized/algorithms/registry.hpp"
 #include "tests/unit/reference_cases.hpp"
 
@@ -82,16 +83,9 @@ inline Problem problem_for(const Subject& subject, const Shape& shape) {
 
 // The modules that an algorithm serves; {nothing} for those of softmax attention.
 inline std::vector<std::optional<Module>> modules_of(const Algorithm& algorithm) {
-  const bool stack = algorithm.family == Family::kHybrid;
-  if (algorithm.family != Family::kLinear && !stack) return {std::nullopt};
-  std::vector<std::optional<Module>> modules;
-  for (const Module module : kModules) {
-    const Problem plain = problem_for({&algorithm, module}, {1, 64, 2, 2, 8, 8});
-    const bool in_stacks = decay_of(module) != Decay::kPerChannel && !is_normalised(module);
-    if (stack ? in_stacks : algorithm.supports(plain, {4}).has_value())
-      modules.emplace_back(module);
-  }
-  return modules;
+  if (ask_modules(algorithm).empty()) return {std::nullopt};
+  const std::vector<Module> served = modules_served(algorithm);
+  return {served.begin(), served.end()};
 }
 
 inline std::vector<Subject> subjects() {

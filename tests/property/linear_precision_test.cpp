@@ -122,7 +122,7 @@ class StatesInBF16 final : public KernelsDecorator {
 
 TEST(RoundedStates, AreSeen) {
   Rig rig;
-  rig.wrap_kernels = [](Kernels& inner) { return std::make_unique<StatesInBF16>(inner); };
+  rig.wrap_kernels = [](Kernels& inner, Memory&) { return std::make_unique<StatesInBF16>(inner); };
   const Subject chain{find_algorithm("lasp1"), Module::kBasic};
   const Truth truth = truth_of(chain, DType::kF32);
   const double of_4 = errors_of(chain, truth, 4, rig).rms;

@@ -99,7 +99,7 @@ class CarryInBF16 final : public KernelsDecorator {
 
 TEST(RoundedCarry, GrowsWithTheRanks) {
   Rig rig;
-  rig.wrap_kernels = [](Kernels& inner) { return std::make_unique<CarryInBF16>(inner); };
+  rig.wrap_kernels = [](Kernels& inner, Memory&) { return std::make_unique<CarryInBF16>(inner); };
   const Subject ring{find_algorithm("ring/contiguous")};
   const double of_4 = growth_of_error(ring, 512, 4, 2, rig);
   const double of_16 = growth_of_error(ring, 512, 16, 2, rig);

@@ -223,5 +223,21 @@ TEST(Score, ComparesWithOneRankDividedByRanksOrCores) {
   EXPECT_DOUBLE_EQ(score(row).percent_of_ideal, 40);
 }
 
+TEST(Score, TellsOfDevicesWhatTheirEventsMeasured) {
+  PassRecord pass{.time_s = {2}, .waiting_s = {0.25}, .communicating_s = {1}};
+  pass.bytes_sent = 3'000'000'000;
+  pass.flops = 8'000'000'000'000;
+  BenchRow row{.ranks = 4};
+  row.passes = {pass};
+  EXPECT_TRUE(std::isnan(score(row).percent_of_peak));
+  row.peak_flops = 10e12;
+  const Score s = score(row);
+  EXPECT_DOUBLE_EQ(s.percent_of_peak, 10);
+  EXPECT_DOUBLE_EQ(s.bus_bandwidth, 3e9);
+  EXPECT_DOUBLE_EQ(s.overlap_percent, 75);
+  row.passes.front().communicating_s = {};
+  EXPECT_TRUE(std::isnan(score(row).overlap_percent));
+}
+
 }  // namespace
 }  // namespace sp
