@@ -35,6 +35,8 @@ endif()
 # What ptxas says of registers and spills is kept beside every object, for the test that reads it.
 set(CMAKE_CUDA_COMPILER_LAUNCHER ${PROJECT_SOURCE_DIR}/cmake/keep_ptxas_log.sh ${SP_CCACHE})
 enable_language(CUDA)
+# Targets name CUDA::cudart themselves; what CMake would add is not where the C++ linker looks.
+set(CMAKE_CUDA_RUNTIME_LIBRARY None)
 # Packages that name the system's folder must not have it moved to the front.
 list(APPEND CMAKE_CUDA_IMPLICIT_INCLUDE_DIRECTORIES ${CMAKE_CXX_IMPLICIT_INCLUDE_DIRECTORIES})
 # CMake 3.25 knows no C++20 of nvcc yet.

@@ -158,7 +158,7 @@ struct Naive {
   }
 
   Gradients backward(const Array& q, const Array& k, const Array& v, const Array& out,
-                     const Array& lse, const Array& d_out) const {
+                     const Array& lse, const Array& d_out, const Array& out_size) const {
     const auto queries = static_cast<std::size_t>(s.B * s.N * s.H);
     const auto keys = static_cast<std::size_t>(s.B * M * s.G);
     Gradients d;
@@ -174,9 +174,11 @@ struct Naive {
         for (int64_t i = 0; i < s.N; ++i) {
           const int64_t query = (b * s.N + i) * s.H + h;
           score_row(b, i, h, q, k, row);
-          T delta = 0;
-          for (int64_t c = query * s.E; c < (query + 1) * s.E; ++c)
+          T delta = 0, delta_size = 0;  // what rounding p does to out, it does to delta
+          for (int64_t c = query * s.E; c < (query + 1) * s.E; ++c) {
             delta += d_out.data()[c] * rounded_to_storage(out.data()[c]);
+            if (sizes) delta_size += std::fabs(d_out.data()[c]) * out_size.data()[c];
+          }
           for (int64_t j = 0; j < M; ++j) {
             if (hidden(b, i, j)) continue;
             const int64_t key = (b * M + j) * s.G + h * s.G / s.H;
@@ -194,16 +196,18 @@ struct Naive {
               d.q.data()[query * s.D + c] += d_score * k.data()[key * s.D + c];
               d.k.data()[key * s.D + c] += d_score * q.data()[query * s.D + c];
             }
-            if (sizes) add_sizes(d, query, key, p, p * (d_p - delta), q, k, d_out);
+            if (sizes)
+              add_sizes(d, query, key, p, size_of_term(p * (d_p - delta)) + p * delta_size, q, k,
+                        d_out);
           }
         }
     return d;
   }
 
-  void add_sizes(Gradients& d, int64_t query, int64_t key, T p, T d_score, const Array& q,
+  void add_sizes(Gradients& d, int64_t query, int64_t key, T p, T d_score_size, const Array& q,
                  const Array& k, const Array& d_out) const {
     const T p_size = size_of_term(p);
-    const T d_size = std::fabs(static_cast<T>(problem.scale)) * size_of_term(d_score);
+    const T d_size = std::fabs(static_cast<T>(problem.scale)) * d_score_size;
     for (int64_t c = 0; c < s.E; ++c)
       d.v_size.data()[key * s.E + c] += p_size * std::fabs(d_out.data()[query * s.E + c]);
     for (int64_t c = 0; c < s.D; ++c) {
@@ -229,7 +233,7 @@ struct Naive {
     if (sizes) result.sizes.out = store(out_size, {s.B, s.N, s.H, s.E});
     if (inputs.d_out.absent()) return result;
 
-    const Gradients d = backward(q, k, v, out, lse, load(inputs.d_out));
+    const Gradients d = backward(q, k, v, out, lse, load(inputs.d_out), out_size);
     result.d_scores_per_query = largest(d.per_query);
     result.d_scores_per_key = largest(d.per_key);
     result.probability_per_key = largest(d.probability);

@@ -25,8 +25,8 @@ struct NaiveOutputs : Outputs {
   double d_scores_per_key = 0;                // largest sum over queries and heads of |d_score|
   double probability_per_key = 0;             // largest sum over queries and heads of p
   // With Operands::kStorage: the sums of |p v|, |d_score k|, |d_score q|, |p d_out| of every element,
-  // with p and d_score no smaller than the smallest normal number. u times them bounds what rounding
-  // p and d_score does. Absent else, and for projected problems, whose scores stay in f32.
+  // with p and d_score no smaller than the smallest normal number, and d_score with what delta
+  // moves by when out does. u times them bounds what rounding p and d_score does. Absent else, and for projected problems, whose scores stay in f32.
   Outputs sizes{};
 };
 NaiveOutputs naive_attention(const Problem& problem, const Inputs& inputs,

@@ -179,14 +179,11 @@ void run_kernel(const KernelLaunch& launch) {
 
 // ---- Lanes -------------------------------------------------------------------------------------
 
-void Block::lane_entry() {
+Fiber& Block::lane_entry() {
   Block* block = nullptr;
-  Fiber* self = nullptr;
-  Fiber* successor = nullptr;
   {
     const Unseen unseen;
     block = current_lane->block;
-    self = &block->fiber_of(*current_lane);
     tsan_acquire(&block->tsan_start);
   }
   try {
@@ -203,12 +200,9 @@ void Block::lane_entry() {
     const Unseen unseen;
     block->failure = std::current_exception();
   }
-  {
-    const Unseen unseen;
-    tsan_release(&block->tsan_end);
-    successor = &block->successor(*current_lane);
-  }
-  Fiber::switch_over(*self, *successor, true);
+  const Unseen unseen;
+  tsan_release(&block->tsan_end);
+  return block->successor(*current_lane);
 }
 
 // The lane has returned from the kernel.

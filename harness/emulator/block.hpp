@@ -133,7 +133,7 @@ struct Block {
   Lane& next(const Warp* preferred);
   void switch_to(Lane& to);
   void start_lanes(int count);
-  static void lane_entry();
+  static Fiber& lane_entry();
   void leave(Lane& lane);
   Fiber& successor(const Lane& lane);
   Fiber& fiber_of(const Lane& lane) { return *fibers[static_cast<std::size_t>(lane.thread)]; }

@@ -18,8 +18,8 @@ std::map<std::string, KernelCounts> counts;
 
 using Request = std::span<const LaneAccess>;  // one access per lane
 
-// How often the 32 banks of 4 bytes must be asked: lanes that want the same word share it. A request
-// of 8 or 16 bytes per lane goes by halves or quarters of the warp.
+// How often the 32 banks of 4 bytes must be asked: lanes that want the same word share it. A
+// request of 8 or 16 bytes per lane goes by halves or quarters of the warp.
 std::int64_t wavefronts(Request request) {
   constexpr std::size_t kBanks = 32, kWord = 4;
   const std::size_t words = std::max<std::size_t>(request[0].bytes / kWord, 1);

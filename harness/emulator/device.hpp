@@ -41,7 +41,7 @@ inline constexpr BuiltIn<grid_dimensions> gridDim{};
 
 // ---- Memory ------------------------------------------------------------------------------------
 
-// Checks one access of this lane, and give the host's address of its bytes.
+// Check one access of this lane, and give the host's address of its bytes.
 const std::byte* read_global(const void* address, int bytes);
 std::byte* write_global(void* address, int bytes);
 template <int kBytes>

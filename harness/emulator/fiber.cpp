@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <new>
+#include <utility>
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -19,6 +20,9 @@ void AnnotateIgnoreWritesBegin(const char* file, int line);
 void AnnotateIgnoreWritesEnd(const char* file, int line);
 }
 #endif
+
+// Of functions that two lanes run parts of.
+#define SP_NOT_FOR_TSAN __attribute__((no_sanitize("thread")))
 
 namespace sp::emulator {
 namespace {
@@ -36,6 +40,15 @@ constexpr std::size_t kStack = 64 * 1024;
 // Stacks are used from their upper ends: 32 lanes with frames of a few cache lines fill one page.
 constexpr std::size_t kColours = 32;
 constexpr std::size_t kColourBytes = 128;
+
+#ifdef __SANITIZE_THREAD__
+constinit thread_local int unseen_guards = 0;  // on the fiber that runs
+
+void see() {
+  AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+  AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+}
+#endif
 
 }  // namespace
 
@@ -72,23 +85,28 @@ Fiber::~Fiber() {
   munmap(mapping_, kGuard + kStack);
 }
 
-void Fiber::prepare(void (*entry)()) {
+void Fiber::prepare(Entry entry) {
   entry_ = entry;
   context_ = make_fcontext(mapping_ + kGuard + size_, size_, &Fiber::enter);
 }
 
-void Fiber::reset() {
+SP_NOT_FOR_TSAN void Fiber::reset() {
+  if (!std::exchange(entered_, false)) return;
 #ifdef __SANITIZE_ADDRESS__
   __asan_unpoison_memory_region(bottom_, size_);
   fake_stack_ = nullptr;
 #endif
 #ifdef __SANITIZE_THREAD__
+  void* const caller = __tsan_get_current_fiber();
+  __tsan_switch_to_fiber(tsan_fiber_, __tsan_switch_to_fiber_no_sync);
+  for (; unseen_ > 0; --unseen_) see();
+  __tsan_switch_to_fiber(caller, 0);  // whatever the lane did is over
   __tsan_destroy_fiber(tsan_fiber_);
   tsan_fiber_ = __tsan_create_fiber(0);
 #endif
 }
 
-__attribute__((no_sanitize("thread"))) void Fiber::arrive(transfer_t arrival) {
+SP_NOT_FOR_TSAN void Fiber::arrive(transfer_t arrival) {
   const Transfer& transfer = *static_cast<Transfer*>(arrival.data);
   transfer.from->context_ = arrival.fctx;
 #ifdef __SANITIZE_ADDRESS__
@@ -97,33 +115,39 @@ __attribute__((no_sanitize("thread"))) void Fiber::arrive(transfer_t arrival) {
 #endif
 }
 
-__attribute__((no_sanitize("thread"))) void Fiber::enter(transfer_t arrival) {
-  void (*const entry)() = static_cast<Transfer*>(arrival.data)->to->entry_;
+// Calls from here return here, so the sanitizers' books of calls stay balanced.
+SP_NOT_FOR_TSAN void Fiber::enter(transfer_t arrival) {
+  Fiber& self = *static_cast<Transfer*>(arrival.data)->to;
   arrive(arrival);
-  entry();
-  std::abort();  // entries never return
+  self.entered_ = true;
+  Fiber& successor = self.entry_();
+  self.entered_ = false;
+  jump(self, successor, true);
+  std::abort();  // nobody switches to a fiber that has ended
 }
 
-__attribute__((no_sanitize("thread"))) void Fiber::switch_over(Fiber& from, Fiber& to,
-                                                               [[maybe_unused]] bool from_ends) {
+SP_NOT_FOR_TSAN void Fiber::jump(Fiber& from, Fiber& to, [[maybe_unused]] bool from_ends) {
   Transfer transfer{&from, &to};
 #ifdef __SANITIZE_ADDRESS__
   __sanitizer_start_switch_fiber(from_ends ? nullptr : &from.fake_stack_, to.bottom_, to.size_);
 #endif
 #ifdef __SANITIZE_THREAD__
+  from.unseen_ = unseen_guards;
+  unseen_guards = to.unseen_;
   __tsan_switch_to_fiber(to.tsan_fiber_, __tsan_switch_to_fiber_no_sync);
 #endif
   arrive(jump_fcontext(to.context_, &transfer));
 }
 
 #ifdef __SANITIZE_THREAD__
-Unseen::Unseen() {
+SP_NOT_FOR_TSAN Unseen::Unseen() {
   AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
   AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+  ++unseen_guards;
 }
-Unseen::~Unseen() {
-  AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
-  AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+SP_NOT_FOR_TSAN Unseen::~Unseen() {
+  --unseen_guards;
+  see();
 }
 void tsan_release(void* address) { __tsan_release(address); }
 void tsan_acquire(void* address) { __tsan_acquire(address); }

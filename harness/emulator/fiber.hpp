@@ -19,27 +19,31 @@ class Fiber {
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
-  // The next switch to this fiber calls entry(), which must never return. What ran here before is
-  // forgotten, its destructors with it.
-  void prepare(void (*entry)());
-  // After an abandoned run: nothing of it is left in the sanitizers' books.
+  // The next switch to this fiber calls entry(), and ends in the fiber that it returns. What ran
+  // here before is forgotten, its destructors with it.
+  using Entry = Fiber& (*)();
+  void prepare(Entry entry);
+  // Abandons what runs here, if anything: nothing of it is left in the sanitizers' books.
   void reset();
 
   // Goes on in `to`; returns when somebody switches back.
-  static void switch_over(Fiber& from, Fiber& to, bool from_ends = false);
+  static void switch_over(Fiber& from, Fiber& to) { jump(from, to, false); }
 
  private:
   struct Transfer;
+  static void jump(Fiber& from, Fiber& to, bool from_ends);
   static void enter(boost::context::detail::transfer_t arrival);
   static void arrive(boost::context::detail::transfer_t arrival);
 
   boost::context::detail::fcontext_t context_ = nullptr;
-  void (*entry_)() = nullptr;
+  Entry entry_ = nullptr;
+  bool entered_ = false;          // and not ended
   std::byte* mapping_ = nullptr;  // guard page, stack; null: the calling thread
   const void* bottom_ = nullptr;  // of the stack
   std::size_t size_ = 0;
   void* fake_stack_ = nullptr;  // of ASan
   void* tsan_fiber_ = nullptr;
+  int unseen_ = 0;  // guards of class Unseen that live here
 };
 
 // While it lives, TSan looks away from what this lane reads and writes: the machine's own books.

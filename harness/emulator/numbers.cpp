@@ -52,8 +52,9 @@ std::uint16_t round_to_f16(float x) {
   return static_cast<std::uint16_t>(sign | result);
 }
 
-// Right to 2^-22 and no more: off by a unit in the last place, up or down, as the machine's seed and
-// x have it. Exact where the PTX ISA is: 0, infinities. Subnormal arguments and results are 0.
+// Right to 2^-22 and no more: off by a unit in the last place, up, down or not, as the machine's
+// seed and x have it. Exact where the PTX ISA is: 0, infinities. Subnormal arguments and results
+// are 0.
 float exp2_approximate(float x) {
   const Unseen unseen;
   const Block& block = *current_lane->block;

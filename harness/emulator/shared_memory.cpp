@@ -225,7 +225,7 @@ template std::byte* write_shared<4>(void*);
 template std::byte* write_shared<8>(void*);
 template std::byte* write_shared<16>(void*);
 
-// For matrix.cpp: rows are read by 16 bytes.
+// For tensor_core.cpp: rows are read by 16 bytes.
 template void SharedMemory::check_read<8>(std::size_t, const Lane&);
 
 }  // namespace sp::emulator

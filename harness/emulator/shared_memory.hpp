@@ -2,9 +2,9 @@
 //
 // Stamps      A stamp names an access by thread and interval, the time between two barriers. Every
 //             barrier opens a new interval, for its warp or for all; their numbers only grow, over
-//             barriers and blocks, so an access before the block's last barrier is a smaller number.
-// Race        Two accesses of different threads, one of them a write, in the same interval of a warp
-//             or in different warps since the last block_barrier().
+//             barriers and blocks: what came before the block's last barrier has a smaller number.
+// Race        Two accesses of different threads, one of them a write, in the same interval of a
+//             warp or in different warps since the last block_barrier().
 // Two readers The last ones, of different warps if there are such: enough to find every race of a
 //             write with earlier reads.
 // SPDX-License-Identifier: Apache-2.0

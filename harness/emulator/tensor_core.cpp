@@ -1,8 +1,8 @@
 // ldmatrix and mma.m16n8k16, with the layouts of the PTX ISA.
 //
 // Sums  16 products, exact in f32, and the accumulator are added in f32, each addition rounded to
-//       the nearest. The order is unspecified on a GPU; here it follows from the machine's seed, the
-//       same for all launches, so equal launches give equal bits.
+//       the nearest. The order is unspecified on a GPU; here it follows from the machine's seed,
+//       the same for all launches, so equal launches give equal bits.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <utility>

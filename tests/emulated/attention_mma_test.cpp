@@ -208,9 +208,11 @@ INSTANTIATE_TEST_SUITE_P(Mma, EmulatedAttentionMma, ::testing::ValuesIn(mma_case
 struct Dominant {
   static constexpr std::int64_t kTokens = 128, kColumns = 72;
   static std::int64_t key_of(std::int64_t query) { return query * 77 % kTokens; }  // one to one
-  BlockCase c{
-      .name = "",
-      .D = kTokens, .E = kColumns, .q_tokens = run(0, kTokens), .k_tokens = run(0, kTokens)};
+  BlockCase c{.name = "",
+              .D = kTokens,
+              .E = kColumns,
+              .q_tokens = run(0, kTokens),
+              .k_tokens = run(0, kTokens)};
   PlainBlock plain;
 
   Dominant(DType dtype, const Values& v) {

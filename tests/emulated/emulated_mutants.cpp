@@ -20,11 +20,26 @@ struct Count {
 };
 
 // Small worlds and one sequence: a tile of a tensor core costs the same however few of its rows are
-// in use.
+// in use. Merging in storage hides behind the rounding of the tensor cores until many results merge.
 sp::Mutant on_small_problems(sp::Mutant mutant) {
+  if (std::string_view(mutant.id) == "carry_in_storage") {
+    mutant.pins.ranks = {16};
+    mutant.pins.tokens = 64;
+    mutant.pins.heads = mutant.pins.kv_heads = 2;
+    mutant.pins.dtype = sp::DType::kBF16;
+  }
   if (mutant.pins.ranks.empty()) mutant.pins.ranks = {2, 3, 4};
   if (!mutant.pins.batch) mutant.pins.batch = 1;
   return mutant;
+}
+
+// Faults that GPUs cannot have, or that are none there. Labels do not travel with NCCL's messages;
+// a host that edits a buffer in flight waits for the device first, so that it is not in flight any
+// more; a partial result that is rounded to storage errs no more than its rounded probabilities may.
+bool only_on_hosts(const sp::Mutant& mutant) {
+  const std::string_view id = mutant.id;
+  return id == "step_mislabelled" || id == "sent_buffer_overwritten" ||
+         id == "receive_buffer_touched" || id == "partial_in_storage";
 }
 
 void hunt_one(sp::Backend& backend, const sp::Mutant& mutant, Count& count) {
@@ -55,7 +70,8 @@ int main(int argc, char** argv) {
     }
   } else {
     const int part = argc > 3 ? std::atoi(argv[2]) : 0, parts = argc > 3 ? std::atoi(argv[3]) : 1;
-    const std::vector<sp::Mutant> all = sp::all_mutants();
+    std::vector<sp::Mutant> all = sp::all_mutants();
+    std::erase_if(all, only_on_hosts);
     for (int i = part; i < static_cast<int>(all.size()); i += parts)
       hunt_one(*backend, on_small_problems(all[static_cast<std::size_t>(i)]), count);
   }

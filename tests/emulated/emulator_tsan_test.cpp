@@ -28,7 +28,7 @@ int races_of(const Lanes& shape, const std::function<void(std::vector<int>&)>& b
   const int before = reports;
   static std::deque<std::vector<int>> kept;  // TSan reports an address once
   std::vector<int>& words = kept.emplace_back(shape.threads);
-  run_lanes(shape, [&] { body(words); });
+  emulator::run_kernel(lanes_launch(shape, [&] { body(words); }));
   return reports - before;
 #else
   static_cast<void>(shape);

@@ -9,8 +9,7 @@ namespace sp::test {
 namespace {
 
 Backend& emulated_gpus() {
-  static const std::unique_ptr<Backend> backend =
-      emulated::make_backend(std::chrono::seconds(60));
+  static const std::unique_ptr<Backend> backend = emulated::make_backend(std::chrono::seconds(60));
   return *backend;
 }
 

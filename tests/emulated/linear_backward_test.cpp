@@ -1,6 +1,8 @@
 // Linear attention backward on the GPU against the recurrence against time, in all cases of the
 // CPU's kernels and with heads of several tiles.
 // SPDX-License-Identifier: Apache-2.0
+#include "optimized/kernels/cuda/linear_backward.hpp"
+
 #include "tests/emulated/linear_operands.hpp"
 
 namespace sp::test {
@@ -86,6 +88,56 @@ TEST_P(EmulatedLinearBackward, StatesThatNobodyWantsChangeNothing) {
   gpu_.kernels().linear_d_q(o.block(), o.before, o.d_sums, actual, {});
   gpu_.kernels().linear_d_kv(o.block(), o.d_after, o.d_sums, actual, {});
   expect_all_near(c, actual, expected);
+}
+
+// Chunks with more states than scratch are cut into spans: here of one tile each.
+TEST_P(EmulatedLinearBackward, SpansOfTilesChangeNoBit) {
+  const LinearCase& c = GetParam();
+  const LinearOperands host = draw(c);
+  const GpuOperands o = move(c, host);
+  if (o.q.elements() == 0 || o.v.elements() == 0) return;
+  const LinearGradients whole = gradients(c), cut = gradients(c);
+  const LinearResults shapes = plain_linear(c, host.plain);
+  const Tensor after = empty(c, shapes.after.value), cut_after = empty(c, shapes.after.value);
+  const Tensor d_before = empty(c, shapes.after.value), cut_d_before = empty(c, shapes.after.value);
+  gpu_.kernels().linear_d_q(o.block(), o.before, o.d_sums, whole, after);
+  gpu_.kernels().linear_d_kv(o.block(), o.d_after, o.d_sums, whole, d_before);
+
+  using namespace SP_GPU;  // NOLINT
+  const LinearBlock block = o.block();
+  const BackwardChunk chunk(gpu_.gpu(), block, o.d_sums, state_heads_of(c), width_of(c));
+  const VectorGradients d_q(gpu_.gpu(), o.terms, o.q, cut.d_q),
+      d_k(gpu_.gpu(), o.terms, o.k, cut.d_k);
+  const auto terms = view<float>(cut.decay_terms);
+  int spans = 0;
+  sweep(
+      chunk, Direction::kForward, o.before, cut_after, true,
+      [&](const TileStates& states, const Span& span) {
+        ++spans;
+        add_d_q(chunk,
+                {.target = d_q.target(), .decay_terms = terms, .states = states, .span = span});
+      },
+      1);
+  EXPECT_EQ(spans, tiles_of(c.n));
+  sweep(
+      chunk, Direction::kBackward, o.d_after, cut_d_before, true,
+      [&](const TileStates& states, const Span& span) {
+        add_d_k(chunk,
+                {.target = d_k.target(), .decay_terms = terms, .states = states, .span = span});
+        add_d_v(
+            chunk,
+            {.target = view<float>(cut.d_v), .decay_terms = {}, .states = states, .span = span});
+      },
+      1);
+  d_q.finish(cut.d_gamma, cut.d_beta);
+  d_k.finish(cut.d_gamma, cut.d_beta);
+  expect_bitwise(gpu_.take(cut_after), gpu_.take(after), "after");
+  expect_bitwise(gpu_.take(cut_d_before), gpu_.take(d_before), "d_before");
+  expect_bitwise(gpu_.take(cut.d_q), gpu_.take(whole.d_q), "d_q");
+  expect_bitwise(gpu_.take(cut.d_k), gpu_.take(whole.d_k), "d_k");
+  expect_bitwise(gpu_.take(cut.d_v), gpu_.take(whole.d_v), "d_v");
+  if (decay_of(c.module) == Decay::kNone) return;
+  expect_bitwise(gpu_.take(cut.decay_terms), gpu_.take(whole.decay_terms), "decay_terms");
 }
 
 TEST_P(EmulatedLinearBackward, GradientOfTheStateBefore) {
@@ -179,6 +231,32 @@ TEST_P(EmulatedLinearBackward, OutputBackwardEqualsTheCpu) {
   }
 }
 
+// Terms of real gradients sum up to nothing over a document, so where one begins would not matter.
+TEST_P(EmulatedLinearBackward, DecayOfAnyTermsEqualsTheCpu) {
+  const LinearCase& c = GetParam();
+  if (decay_of(c.module) == Decay::kNone) return;
+  const bool per_channel = c.module == Module::kGla;
+  const LinearOperands host = draw(c);
+  const GpuOperands o = move(c, host);
+  const Values terms = random({c.n, c.B, c.H, per_channel ? c.D : 1}, DType::kF32);
+  const Values after = random({c.D, c.B, c.H, c.E}, DType::kF32);
+  const Tensor host_terms = put(terms, DType::kF32), host_after = put(after, DType::kF32);
+  const Tensor device_terms = gpu_.put(terms, DType::kF32, c.placement);
+  const Tensor device_after = gpu_.put(after, DType::kF32, c.placement);
+  const Values like = per_channel ? terms : Values({1, 1, c.H, 1});
+  const Tensor expected = fresh(c, like), actual = empty(c, like);
+  kernels_.linear_d_decay(host.block(), host_terms, host_after, host.d_after, expected);
+  gpu_.kernels().linear_d_decay(o.block(), device_terms, device_after, o.d_after, actual);
+  // Both sum in double and round once.
+  const Values want = take(expected);
+  expect_within(
+      gpu_.take(actual), want,
+      [&](std::size_t i) {
+        return unit_roundoff(DType::kF32) * (2 * std::fabs(want.data[i]) + 1e-6);
+      },
+      "d_log_decay");
+}
+
 std::vector<LinearCase> gpu_cases() {
   std::vector<LinearCase> cases;
   for (const LinearCase& c : linear_cases()) {
@@ -225,6 +303,14 @@ std::vector<LinearCase> gpu_cases() {
                      .D = 4,
                      .E = 5,
                      .document = 170,
+                     .decay = 0.01});
+    cases.push_back({.name = fmt::format("{}_long_chunk", name_of(module)),
+                     .module = module,
+                     .n = 1100,
+                     .first = 300,
+                     .D = 3,
+                     .E = 2,
+                     .document = 700,
                      .decay = 0.01});
     if (!is_normalised(module)) continue;
     cases.push_back({.name = fmt::format("{}_two_tiles_of_channels", name_of(module)),

@@ -49,14 +49,15 @@ BackwardChunk::BackwardChunk(const Gpu& on, const LinearBlock& chunk, const Tens
 
 void sweep(const BackwardChunk& chunk, Direction direction, const Tensor& initial,
            const Tensor& result, bool adds,
-           const std::function<void(const TileStates& states, const Span& span)>& use) {
+           const std::function<void(const TileStates& states, const Span& span)>& use,
+           std::int64_t state_bytes) {
   const int tiles = tiles_of(chunk.n);
   if (tiles <= 1 && !initial.defined() && !result.defined()) return use({}, {0, tiles});
   const std::int64_t columns = (chunk.W + 3) / 4 * 4;  // rows of whole 16 bytes
   const std::int64_t elements = chunk.B * chunk.SH * chunk.F * columns;
   const auto bytes = elements * static_cast<std::int64_t>(sizeof(float));
   const auto per_span = static_cast<int>(std::clamp<std::int64_t>(
-      kStateBytes / std::max<std::int64_t>(bytes, 1), 1, std::max(tiles, 1)));
+      state_bytes / std::max<std::int64_t>(bytes, 1), 1, std::max(tiles, 1)));
   const int spans = std::max(1, (tiles + per_span - 1) / per_span);
   const Scratch scratch(chunk.gpu, (per_span + 1) * bytes);
   const TileStates states{dense_states(scratch.as<float>(), chunk, columns), elements};

@@ -9,6 +9,9 @@
 
 namespace sp::SP_GPU {
 
+// Two blocks per multiprocessor: what registers of 256 threads allow without spilling.
+constexpr int kTileBlocks = 2;
+
 // X: type of the vectors as the map sees them, V: of v, Y: of d_sums.
 template <class X, class V, class Y>
 struct BackwardArguments {
@@ -21,17 +24,11 @@ struct BackwardArguments {
 
 template <class X, class V, class Y>
 BackwardArguments<X, V, Y> arguments_of(const BackwardChunk& chunk) {
-  return {chunk.q.template view<X>(),
-          chunk.k.template view<X>(),
-          view<const V>(chunk.block.v),
-          view<const Y>(chunk.d_sums),
-          DeviceTerms(chunk.block, chunk.D),
-          static_cast<int>(chunk.n),
-          static_cast<int>(chunk.H),
-          static_cast<int>(chunk.G),
-          static_cast<int>(chunk.SH),
-          static_cast<int>(chunk.E),
-          static_cast<int>(chunk.W)};
+  return {
+      chunk.q.template view<X>(),  chunk.k.template view<X>(),        view<const V>(chunk.block.v),
+      view<const Y>(chunk.d_sums), DeviceTerms(chunk.block, chunk.D), static_cast<int>(chunk.n),
+      static_cast<int>(chunk.H),   static_cast<int>(chunk.G),         static_cast<int>(chunk.SH),
+      static_cast<int>(chunk.E),   static_cast<int>(chunk.W)};
 }
 
 // Calls f.operator()<X, V, Y, decay, mapped>(): with a normaliser d_sums holds f32, else what q does.

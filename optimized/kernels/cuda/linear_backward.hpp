@@ -55,10 +55,12 @@ void pass_queries(const BackwardChunk& chunk, const StatePass& pass);
 
 enum class Direction { kForward, kBackward };
 // A pass over all tiles from `initial` to `result`, either of which may be undefined; use() is called
-// for every span once its states are there.
+// for every span once its states are there. The states of one span take up to `state_bytes`, or are
+// those of one tile.
 void sweep(const BackwardChunk& chunk, Direction direction, const Tensor& initial,
            const Tensor& result, bool adds,
-           const std::function<void(const TileStates& states, const Span& span)>& use);
+           const std::function<void(const TileStates& states, const Span& span)>& use,
+           std::int64_t state_bytes = kStateBytes);
 
 // What one step adds to, and what it adds.
 struct GradientStep {

@@ -53,7 +53,7 @@ __device__ void fade(Micro& c, LogDecay log_decay) {
 }
 
 template <bool kQueries, class X, class V, class Y, Decay decay, bool mapped>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, kTileBlocks)
     pass_over_tiles(BackwardArguments<X, V, Y> p, StatePass pass) {
   constexpr bool kGated = decay == Decay::kPerChannel;
   const int f = static_cast<int>(blockIdx.x) * kTile, w = static_cast<int>(blockIdx.y) * kTile;
@@ -76,8 +76,8 @@ __global__ void __launch_bounds__(kTileThreads)
 #pragma unroll 1
   for (int step = 0; step < pass.span.count; ++step) {
     const int index = kQueries ? pass.span.count - 1 - step : step;
-    const std::int64_t first = static_cast<std::int64_t>(pass.span.first + index) * kTile;
-    const auto count = static_cast<int>(min(p.n - first, std::int64_t{kTile}));
+    const int first = (pass.span.first + index) * kTile;
+    const int count = min(p.n - first, kTile);
     if (pass.states.view.data) {
       const View<float>& to = pass.states.view;
       store_micro<false>(c, to.data + (index * pass.states.tile_stride + to.offset(f, b, s, w)),

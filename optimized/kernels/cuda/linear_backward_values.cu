@@ -12,7 +12,7 @@ namespace sp::SP_GPU {
 namespace {
 
 template <class X, class V, class Y, Decay decay, bool mapped>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, kTileBlocks)
     value_gradients(BackwardArguments<X, V, Y> p, GradientStep step) {
   constexpr bool kGated = decay == Decay::kPerChannel;
   const Shared<float> weights = shared_tile(0), a = shared_tile(1), y = shared_tile(2),
@@ -21,9 +21,8 @@ __global__ void __launch_bounds__(kTileThreads)
   const FeatureMap& map = p.terms.map;
   const int group = p.H / p.G;
   const auto g = static_cast<int>(blockIdx.y), b = static_cast<int>(blockIdx.z);
-  const std::int64_t first = (std::int64_t{blockIdx.x} + step.span.first) * kTile;
-  const auto count = static_cast<int>(min(p.n - first, std::int64_t{kTile}));
-  const Rows<X> keys = rows_of(p.k, first, b, g);
+  const int first = (static_cast<int>(blockIdx.x) + step.span.first) * kTile;
+  const int count = min(p.n - first, kTile);
   find_starts(tables.starts(), p.terms.documents, b, first, count);
   block_barrier();
 
@@ -31,15 +30,18 @@ __global__ void __launch_bounds__(kTileThreads)
   for (int h = g * group; h < (g + 1) * group; ++h) {
     const int s = h * p.SH / p.H;
     const bool inter = step.states.view.data && (decay != Decay::kNone || h == g * group);
-    Rows<float> decays;
-    if constexpr (kGated) decays = rows_of(p.terms.log_decay, first, b, h);
+    const auto decays = [&] {
+      return kGated ? rows_of(p.terms.log_decay, first, b, h) : Rows<float>{};
+    };
     if constexpr (decay == Decay::kPerHead) {
       block_barrier();
       form_powers(tables.powers(), p.terms.log_decay.data.load(p.terms.log_decay.offset(0, 0, h)));
     }
     if (step.intra) {
-      form_weights<decay>(weights, a, y, gates, tables.powers(), tables.starts(),
-                          WeightOperands<X>{rows_of(p.q, first, b, h), keys, decays, count}, map);
+      form_weights<decay>(
+          weights, a, y, gates, tables.powers(), tables.starts(),
+          WeightOperands<X>{rows_of(p.q, first, b, h), rows_of(p.k, first, b, g), decays(), count},
+          map);
     }
 #pragma unroll 1
     for (int w = 0; w < p.E; w += kTile) {
@@ -60,15 +62,17 @@ __global__ void __launch_bounds__(kTileThreads)
           list_features(tables.features(), map, f);
           block_barrier();
         }
-        load_features<mapped>(a, keys, count, map, f, tables.features());
-        load_state(y, step.states, static_cast<int>(blockIdx.x), b, s, f, w, map.F, p.E);
-        if constexpr (kGated) {
-          load_tile(gates, decays.data + f, decays.stride, count, map.D - f);
+        if constexpr (kGated) {  // before the others: registers for loads are short
+          const Rows<float> rows = decays();
+          load_tile(gates, rows.data + f, rows.stride, count, map.D - f);
           open_gates(gates, tables.totals());
-          block_barrier();
+        }
+        load_features<mapped>(a, rows_of(p.k, first, b, g), count, map, f, tables.features());
+        load_state(y, step.states, static_cast<int>(blockIdx.x), b, s, f, w, map.F, p.E);
+        block_barrier();
+        if constexpr (kGated) {
           fade_after(a, gates, tables.starts().load(kTile));
         } else {
-          block_barrier();
           scale_rows(a, RowFactor<true, decay>{tables.starts(), tables.powers(), count, 1});
         }
         block_barrier();

@@ -217,7 +217,7 @@ __device__ void fade(Shared<float> tile, Shared<const float> gates) {
 }
 
 template <bool kKeys, class X, class V, class Y, Decay decay, bool mapped>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, kTileBlocks)
     vector_gradients(BackwardArguments<X, V, Y> p, GradientStep step) {
   constexpr bool kGated = decay == Decay::kPerChannel;
   const Tiles tiles{shared_tile(0),

@@ -17,7 +17,8 @@
 namespace sp::SP_GPU {
 namespace {
 
-constexpr int kWideTiles = 2;  // of columns of the gradient
+constexpr int kWideTiles = 2;   // of columns of the gradient
+constexpr int kTileBlocks = 2;  // per multiprocessor: what registers allow without spilling
 
 enum class Wanted { kQueries, kKeys, kValues };
 
@@ -109,7 +110,7 @@ __device__ void multiply_rows(Micro& c, Shared<float> a, Shared<float> b, const 
 }
 
 template <Wanted wanted, class T>
-__global__ void __launch_bounds__(kTileThreads) left_gradients(LeftArguments<T> p) {
+__global__ void __launch_bounds__(kTileThreads, kTileBlocks) left_gradients(LeftArguments<T> p) {
   constexpr bool kOfQueries = wanted == Wanted::kQueries, kOfValues = wanted == Wanted::kValues;
   const Shared<float> weights = shared_tile(0), a = shared_tile(1), b_tile = shared_tile(2);
   const auto head = static_cast<int>(blockIdx.y), b = static_cast<int>(blockIdx.z);
@@ -189,7 +190,7 @@ __device__ double sum_over_warp(double value) {
 
 // shares[head][sequence][tile of keys] = what the pairs of that tile give to d_log_decay.
 template <class T>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, kTileBlocks)
     left_decay_shares(LeftArguments<T> p, Global<double> shares) {
   constexpr int kWarps = kTileThreads / kWarp;
   const Shared<float> a = shared_tile(0), b_tile = shared_tile(1);

@@ -42,7 +42,7 @@ constexpr int kBlockTokens = kSteps * kWarps;
 
 // Sums from behind, block of tokens by block of tokens; of each, a warp has neighbouring tokens and a
 // lane a channel. `result` may be `terms`.
-__global__ void __launch_bounds__(kWarps* kWarp) decays_per_channel(DecayArguments p) {
+__global__ void __launch_bounds__(kWarps* kWarp, 2) decays_per_channel(DecayArguments p) {
   const Shared<double> sums = shared_memory<double>(0);  // [2, warp, channel], in turns
   const Shared<int> open =
       shared_memory<int>(2 * kWarps * kWarp * static_cast<int>(sizeof(double)));
@@ -62,14 +62,16 @@ __global__ void __launch_bounds__(kWarps* kWarp) decays_per_channel(DecayArgumen
   int turn = 0;
   for (std::int64_t block = (p.n - 1) / kBlockTokens; block >= 0; --block, turn ^= 1) {
     const std::int64_t first = block * kBlockTokens + warp_id() * kSteps;
+    const Global<const float> from = p.terms.data + p.terms.offset(first, b, h, c);
+    const std::int64_t mine = first + lane_id() % kSteps;
+    const int own_begin = mine < p.n && p.documents.begins(b, mine) ? 1 : 0;
     float term[kSteps];
     bool begins[kSteps];
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
-      const std::int64_t token = first + i;
-      const bool inside = token < p.n && c < p.D;
-      term[i] = inside ? p.terms.data.load(p.terms.offset(token, b, h, c)) : 0.0f;
-      begins[i] = token < p.n && p.documents.begins(b, token);
+      const bool inside = first + i < p.n && c < p.D;
+      term[i] = inside ? from.load(i * p.terms.stride[0]) : 0.0f;
+      begins[i] = shuffle(own_begin, i) != 0;
     }
     // What this warp hands to the tokens before it: the sum up to the first begin of a document.
     double sum = 0;
@@ -91,11 +93,12 @@ __global__ void __launch_bounds__(kWarps* kWarp) decays_per_channel(DecayArgumen
       const double own = own_sums.load(warp * kWarp + lane_id());
       carried = own_open.load(warp) != 0 ? carried + own : own;
     }
+    const Global<float> to = p.result.data + p.result.offset(first, b, h, c);
 #pragma unroll
     for (int i = kSteps - 1; i >= 0; --i) {
       from_behind += term[i];
       if (first + i < p.n && c < p.D) {
-        p.result.data.store(p.result.offset(first + i, b, h, c), static_cast<float>(from_behind));
+        to.store(i * p.result.stride[0], static_cast<float>(from_behind));
       }
       if (begins[i]) from_behind = 0;
     }
@@ -107,7 +110,7 @@ __global__ void __launch_bounds__(kWarps* kWarp) decays_per_channel(DecayArgumen
 constexpr int kThreads = 1024;
 
 // Each term counts once for every token of its document up to its own. One block per head.
-__global__ void __launch_bounds__(kThreads) decay_per_head(DecayArguments p) {
+__global__ void __launch_bounds__(kThreads, 1) decay_per_head(DecayArguments p) {
   constexpr int kAll = kThreads / kWarp;
   const Shared<double> sums = shared_memory<double>(0);                                    // [warp]
   const Shared<int> begins = shared_memory<int>(kAll * static_cast<int>(sizeof(double)));  // [warp]

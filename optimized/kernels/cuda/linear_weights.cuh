@@ -26,19 +26,20 @@ __device__ inline void split_decays(Shared<float> q, Shared<float> k, Shared<con
   const float far = run == 0   ? gate_product(gates, kRun, 2 * kRun)
                     : run == 3 ? gate_product(gates, 2 * kRun, 3 * kRun)
                                : 1.0f;
-  float until[kRun];
   float factor = 1;
-  for (int i = 0; i < kRun; ++i) {
-    factor *= gates.load((first + i) * kTileStride);
-    until[i] = factor;
+#pragma unroll 4
+  for (int at = first * kTileStride; at < (first + kRun) * kTileStride; at += kTileStride) {
+    factor *= gates.load(at);
+    q.store(at, q.load(at) * factor);
   }
-  float after = 1;
+  factor = 1;
+#pragma unroll 4
   for (int i = kRun - 1; i >= 0; --i) {
     const int at = (first + i) * kTileStride;
-    const float query = q.load(at) * until[i], key = k.load(at) * after;
+    const float query = q.load(at), key = k.load(at) * factor;
     q.store(at, run % 2 == 1 ? query : key);
     k.store(at, run < 2 ? key * far : query * far);
-    after *= gates.load(at);
+    factor *= gates.load(at);
   }
 }
 
@@ -68,23 +69,40 @@ __device__ inline void multiply_split(Micro& c, Shared<const float> near, Shared
   }
 }
 
-// sum[j] += the weight of the key thread / 4 for query j of its block, over a quarter of the channels.
-__device__ inline void multiply_diagonal(float (&sum)[kRun], Shared<const float> q,
+// Weights on the diagonal, of the key thread / 4: four threads share its channels, and each is left
+// with the sums of every fourth query of its block. Half a block at a time: registers are short.
+constexpr int kDiagonal = kRun / 4;
+__device__ inline void multiply_diagonal(float (&own_sums)[kDiagonal], Shared<const float> q,
                                          Shared<const float> k, Shared<const float> gates,
                                          int depth) {
+  constexpr int kHalf = kRun / 2;
   const int token = thread_id() / 4, own = token % kRun, first = token - own;
-#pragma unroll 1
-  for (int d = thread_id() % 4 * 4; d < depth; d += 16) {
-    float4 key = k.load_as<float4>(token * kTileStride + d);
 #pragma unroll
-    for (int j = 0; j < kRun; ++j) {
-      const int at = (first + j) * kTileStride + d;
-      const float4 query = q.load_as<float4>(at), gate = gates.load_as<float4>(at);
-      if (j > own) key = {key.x * gate.x, key.y * gate.y, key.z * gate.z, key.w * gate.w};
-      sum[j] += query.x * key.x;
-      sum[j] += query.y * key.y;
-      sum[j] += query.z * key.z;
-      sum[j] += query.w * key.w;
+  for (int half = 0; half < kRun; half += kHalf) {
+    float sum[kHalf] = {};
+#pragma unroll 1
+    for (int d = thread_id() % 4 * 4; d < depth; d += 16) {
+      float4 key = k.load_as<float4>(token * kTileStride + d);
+      const auto fade = [&](int j) {
+        const float4 gate = gates.load_as<float4>((first + j) * kTileStride + d);
+        if (j > own) key = {key.x * gate.x, key.y * gate.y, key.z * gate.z, key.w * gate.w};
+      };
+#pragma unroll 4
+      for (int j = 0; j < half; ++j) fade(j);
+#pragma unroll
+      for (int j = 0; j < kHalf; ++j) {
+        fade(half + j);
+        const float4 query = q.load_as<float4>((first + half + j) * kTileStride + d);
+        sum[j] += query.x * key.x;
+        sum[j] += query.y * key.y;
+        sum[j] += query.z * key.z;
+        sum[j] += query.w * key.w;
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < kHalf; ++j) {
+      const float weight = warp_sum<4>(sum[j]);
+      if (thread_id() % 4 == j % 4) own_sums[(half + j) / 4] += weight;
     }
   }
 }
@@ -109,17 +127,14 @@ __device__ void store_weights(Shared<float> weights, const Micro& c, const Featu
     }
   }
 }
-__device__ inline void store_diagonal(Shared<float> weights, const float (&sum)[kRun],
+__device__ inline void store_diagonal(Shared<float> weights, const float (&sums)[kDiagonal],
                                       Shared<const int> starts) {
-  const int key = thread_id() / 4, first = key - key % kRun;
+  const int key = thread_id() / 4, first = key - key % kRun + thread_id() % 4;
 #pragma unroll
-  for (int j = 0; j < kRun; ++j) {
-    const float weight = warp_sum<4>(sum[j]);
-    const int query = first + j;
+  for (int j = 0; j < kDiagonal; ++j) {
+    const int query = first + 4 * j;
     const bool visible = key <= query && key >= starts.load(query);
-    if (thread_id() % 4 == j % 4) {
-      weights.store(query * kTileStride + key, visible ? weight : 0.0f);
-    }
+    weights.store(query * kTileStride + key, visible ? sums[j] : 0.0f);
   }
 }
 
@@ -141,24 +156,25 @@ __device__ void form_weights(Shared<float> weights, Shared<float> q, Shared<floa
   constexpr bool kGated = decay == Decay::kPerChannel;
   Micro c;
   clear(c);
-  float diagonal[kGated ? kRun : 1] = {};
+  float diagonal[kDiagonal] = {};
 #pragma unroll 1
   for (int d = 0; d < map.D; d += kTile) {
     block_barrier();
-    load_tile(q, x.q.data + d, x.q.stride, x.count, map.D - d);
-    load_tile(k, x.k.data + d, x.k.stride, x.count, map.D - d);
     const int depth = product_depth(map.D - d);
-    if constexpr (kGated) {
+    if constexpr (kGated) {  // opened first: registers for loads are short
       load_tile(gates, x.log_decay.data + d, x.log_decay.stride, x.count, map.D - d);
       open_gates(gates, powers_or_totals);
-      block_barrier();
+    }
+    load_tile(q, x.q.data + d, x.q.stride, x.count, map.D - d);
+    load_tile(k, x.k.data + d, x.k.stride, x.count, map.D - d);
+    block_barrier();
+    if constexpr (kGated) {
       multiply_diagonal(diagonal, q, k, gates, depth);
       block_barrier();
       split_decays(q, k, gates);
       block_barrier();
       multiply_split(c, q, k, depth);
     } else {
-      block_barrier();
       multiply<Stored::kPlain, Stored::kTransposed>(c, q, k, depth);
     }
   }
