@@ -20,9 +20,10 @@ struct Count {
 };
 
 // Small worlds and one sequence: a tile of a tensor core costs the same however few of its rows are
-// in use. Merging in storage hides behind the rounding of the tensor cores until many results merge.
+// in use. Sums in storage hide behind the rounding of the tensor cores until they are long.
 sp::Mutant on_small_problems(sp::Mutant mutant) {
-  if (std::string_view(mutant.id) == "carry_in_storage") {
+  const std::string_view id = mutant.id;
+  if (id == "carry_in_storage" || id == "gradient_carry_in_storage") {
     mutant.pins.ranks = {16};
     mutant.pins.tokens = 64;
     mutant.pins.heads = mutant.pins.kv_heads = 2;

@@ -147,8 +147,8 @@ __device__ inline bool warp_all(bool predicate) {
 }
 
 // Sum and maximum over the `width` lanes that share lane_id() / width; every lane gets it.
-template <int width = kWarp>
-__device__ float warp_sum(float value) {
+template <int width = kWarp, class T>
+__device__ T warp_sum(T value) {
   for (int mask = width / 2; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
   return value;
 }

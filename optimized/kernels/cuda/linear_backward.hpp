@@ -53,7 +53,7 @@ void pass_keys(const BackwardChunk& chunk, const StatePass& pass);
 // Against it, over queries and d_sums: gradients of the states after the tiles.
 void pass_queries(const BackwardChunk& chunk, const StatePass& pass);
 
-enum class Direction { kForward, kBackward };
+enum class Direction : std::uint8_t { kForward, kBackward };
 // A pass over all tiles from `initial` to `result`, either of which may be undefined; use() is called
 // for every span once its states are there. The states of one span take up to `state_bytes`, or are
 // those of one tile.

@@ -28,11 +28,6 @@ struct NormGradients {
   int B, H, D;
 };
 
-__device__ double sum_over_warp(double value) {
-  for (int mask = kWarp / 2; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
-  return value;
-}
-
 template <class T>
 __global__ void __launch_bounds__(kThreads) differentiate_norm(NormGradients<T> p) {
   const Shared<double> all = shared_memory<double>(0);  // [warp, 2, D]
@@ -50,12 +45,12 @@ __global__ void __launch_bounds__(kThreads) differentiate_norm(NormGradients<T> 
     const Global<float> d_x = p.d_x.data + p.d_x.offset(token, head / p.H, head % p.H);
     double sum = 0, squares = 0, g_sum = 0, along = 0;
     for (int d = lane_id(); d < p.D; d += kWarp) sum += to_float(x.load(0, d));
-    const double mean = sum_over_warp(sum) / p.D;
+    const double mean = warp_sum(sum) / p.D;
     for (int d = lane_id(); d < p.D; d += kWarp) {
       const double centred = to_float(x.load(0, d)) - mean;
       squares += centred * centred;
     }
-    const double factor = 1 / sqrt(sum_over_warp(squares) / p.D + kEpsilon);
+    const double factor = 1 / sqrt(warp_sum(squares) / p.D + kEpsilon);
     for (int d = lane_id(); d < p.D; d += kWarp) {
       const double normal = (to_float(x.load(0, d)) - mean) * factor, gradient = d_y.load(d);
       own.store(d, own.load(d) + gradient * normal);
@@ -63,8 +58,8 @@ __global__ void __launch_bounds__(kThreads) differentiate_norm(NormGradients<T> 
       g_sum += gamma(d) * gradient;
       along += gamma(d) * gradient * normal;
     }
-    g_sum = sum_over_warp(g_sum) / p.D;
-    along = sum_over_warp(along) / p.D;
+    g_sum = warp_sum(g_sum) / p.D;
+    along = warp_sum(along) / p.D;
     for (int d = lane_id(); d < p.D; d += kWarp) {
       const double normal = (to_float(x.load(0, d)) - mean) * factor;
       const double change = factor * (double{gamma(d)} * d_y.load(d) - g_sum - normal * along);

@@ -20,7 +20,7 @@ namespace {
 constexpr int kWideTiles = 2;   // of columns of the gradient
 constexpr int kTileBlocks = 2;  // per multiprocessor: what registers allow without spilling
 
-enum class Wanted { kQueries, kKeys, kValues };
+enum class Wanted : std::uint8_t { kQueries, kKeys, kValues };
 
 template <class T>
 struct LeftArguments {
@@ -183,11 +183,6 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks) left_gradients(Left
 
 // ---- The decay ---------------------------------------------------------------------------------
 
-__device__ double sum_over_warp(double value) {
-  for (int mask = kWarp / 2; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
-  return value;
-}
-
 // shares[head][sequence][tile of keys] = what the pairs of that tile give to d_log_decay.
 template <class T>
 __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
@@ -222,7 +217,7 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
     }
     sum += of_tile;
   }
-  sum = sum_over_warp(sum);
+  sum = warp_sum(sum);
   if (lane_id() == 0) warps.store(warp_id(), sum);
   block_barrier();
   if (thread_id() > 0) return;
@@ -237,7 +232,7 @@ __global__ void add_decay_shares(View<float> d_log_decay, Global<const double> s
   const auto h = static_cast<int>(blockIdx.x);
   double sum = 0;
   for (std::int64_t i = lane_id(); i < count; i += kWarp) sum += shares.load(h * count + i);
-  sum = sum_over_warp(sum);
+  sum = warp_sum(sum);
   if (lane_id() > 0) return;
   const std::int64_t at = d_log_decay.offset(0, 0, h);
   d_log_decay.data.store(at, static_cast<float>(d_log_decay.data.load(at) + scale * sum));

@@ -19,11 +19,6 @@ struct DecayArguments {
   int B, D, F, W;
 };
 
-__device__ double sum_over_warp(double value) {
-  for (int mask = kWarp / 2; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
-  return value;
-}
-
 // This lane's part of <state, gradient> of the rows f, f + step, ...
 __device__ double part_at_end(const DecayArguments& p, int b, int h, int f, int step, int rows) {
   double sum = 0;
@@ -50,8 +45,8 @@ __global__ void __launch_bounds__(kWarps* kWarp, 2) decays_per_channel(DecayArgu
   const int first_channel = static_cast<int>(blockIdx.x) * kWarp, c = first_channel + lane_id();
   if (p.after.data) {
     for (int f = warp_id(); f < kWarp; f += kWarps) {
-      const double end = sum_over_warp(
-          part_at_end(p, b, h, first_channel + f, kWarp, min(p.D, first_channel + f + 1)));
+      const double end =
+          warp_sum(part_at_end(p, b, h, first_channel + f, kWarp, min(p.D, first_channel + f + 1)));
       if (lane_id() == 0) sums.store(f, end);
     }
     block_barrier();
@@ -144,11 +139,11 @@ __global__ void __launch_bounds__(kThreads, 1) decay_per_head(DecayArguments p) 
       sum += static_cast<double>(p.n - start) * part_at_end(p, b, h, warp_id(), kAll, p.F);
     }
   }
-  sum = sum_over_warp(sum);
+  sum = warp_sum(sum);
   if (lane_id() == 0) sums.store(warp_id(), sum);
   block_barrier();
   if (warp_id() > 0) return;
-  sum = sum_over_warp(sums.load(lane_id()));
+  sum = warp_sum(sums.load(lane_id()));
   static_assert(kAll == kWarp);
   if (lane_id() == 0) p.result.data.store(p.result.offset(0, 0, h), static_cast<float>(sum));
 }
