@@ -73,7 +73,8 @@ CaseReport check(Backend& backend, const Rig& rig, const Algorithm& algorithm, c
   try {
     execution = execute(backend, rig, algorithm, drawn.problem, prepared.inputs, drawn.world);
   } catch (const Error& error) {
-    if (!backend.survives_failure()) throw;
+    // A wrong call is the caller's, not the algorithm's.
+    if (!backend.survives_failure() || error.kind() == ErrorKind::kUsage) throw;
     report.message = error.what();
     return report;
   }

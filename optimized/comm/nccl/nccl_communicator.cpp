@@ -3,13 +3,31 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <utility>
 
+#include "optimized/comm/envelope.hpp"
 #include "optimized/comm/nccl/nccl_requests.hpp"
 #include "optimized/comm/nccl/nccl_session.hpp"
 
 namespace sp::SP_GPU {
 namespace {
+
+// The range of one posted step for profilers: "all_gather k step 3".
+class StepRange {
+ public:
+  explicit StepRange(const Request& request) {
+    const auto& messages = request.sends.empty() ? request.receives : request.sends;
+    const Label label = messages.empty() ? Label{} : messages.front().label;
+    std::array<char, 96> text{};
+    fmt::format_to_n(text.data(), text.size() - 1, "{} {} step {}", name_of(request.pattern),
+                     label.tensor, label.step);
+    nvtxRangePushA(text.data());
+  }
+  ~StepRange() { nvtxRangePop(); }
+  StepRange(const StepRange&) = delete;
+  StepRange& operator=(const StepRange&) = delete;
+};
 
 class NcclOperation final : public Operation {
  public:
@@ -40,6 +58,7 @@ class NcclCommunicator final : public Communicator {
 
  protected:
   std::unique_ptr<Operation> start(Request request) override {
+    const StepRange range(request);
     Flight& flight = session_->begin(channel_, request);
     session_->call([&] { enqueue(channel_, request); });
     session_->launched(channel_, flight, request);
