@@ -165,7 +165,7 @@ Case build(const Draw& d, const Pins& pins, Family family) {
       pins.dtype.value_or(pick(std::array{DType::kF32, DType::kBF16, DType::kF32, DType::kBF16,
                                           DType::kF64, DType::kF16, DType::kF32, DType::kBF16},
                                d.dtype));
-  if (problem.dtype == DType::kF64 && !pins.f64) problem.dtype = DType::kF32;
+  if (problem.dtype == DType::kF64 && !pins.dtype && !pins.f64) problem.dtype = DType::kF32;
   drawn.values = pins.values.value_or(pick(
       std::array{Values::kNormal, Values::kDominant, Values::kNormal, Values::kNormal,
                  Values::kHugeScores, Values::kIdenticalKeys, Values::kNormal, Values::kConstantV,

@@ -1,6 +1,7 @@
 // One rank's machine on the CPU, with the rig of a test around it.
 // SPDX-License-Identifier: Apache-2.0
 #include "harness/run/backend.hpp"
+#include "harness/run/injected.hpp"
 #include "optimized/comm/chaos.hpp"
 #include "optimized/comm/checked.hpp"
 #include "optimized/kernels/cpu/cpu_kernels.hpp"
@@ -10,9 +11,7 @@ namespace sp {
 void run_on_cpu(Communicator& world, const Rig& rig, const std::function<void(Machine&)>& body) {
   CpuMemory memory(rig.fence), spare;  // first: outlive every tensor
   CpuKernels cpu_kernels;
-  // Injected faults sit outermost: they change what the algorithm asks for, and all below must
-  // notice.
-  std::unique_ptr<Communicator> chaos, faulty;
+  std::unique_ptr<Communicator> chaos;
   std::unique_ptr<CheckedCommunicator> checked;
   Communicator* comm = &world;
   if (rig.chaos) {
@@ -24,18 +23,9 @@ void run_on_cpu(Communicator& world, const Rig& rig, const std::function<void(Ma
     checked = std::make_unique<CheckedCommunicator>(*comm);
     comm = checked.get();
   }
-  if (rig.wrap_communicator) {
-    faulty = rig.wrap_communicator(*comm);
-    comm = faulty.get();
-  }
-  std::unique_ptr<Kernels> faulty_kernels;
-  Kernels* kernels = &cpu_kernels;
-  if (rig.wrap_kernels) {
-    faulty_kernels = rig.wrap_kernels(cpu_kernels, spare);
-    kernels = faulty_kernels.get();
-  }
-  if (checked != nullptr) kernels->observe(checked.get());
-  Machine machine{*comm, *kernels, memory};
+  Injected injected(rig, *comm, cpu_kernels, spare);
+  if (checked != nullptr) injected.kernels().observe(checked.get());
+  Machine machine{injected.comm(), injected.kernels(), memory};
   body(machine);
   if (checked != nullptr) checked->finish();
   memory.check_fences();

@@ -111,10 +111,7 @@ void GpuBackend::run(int ranks, const Rig& rig, const std::function<void(Machine
 }  // namespace
 
 std::unique_ptr<Backend> make_backend(std::chrono::milliseconds time_limit) {
-  if (device_count() == 0) {
-    throw Error(ErrorKind::kEnvironment,
-                "no CUDA device found: --backend emulated runs the same kernels on the CPU");
-  }
+  if (device_count() == 0) refuse_without_gpu();
   return std::make_unique<GpuBackend>(time_limit);
 }
 

@@ -2,6 +2,7 @@
 #include "harness/run/gpu_machine.hpp"
 
 #include "harness/mutants/host_window.hpp"
+#include "harness/run/injected.hpp"
 #include "optimized/comm/nccl/nccl_communicator.hpp"
 #include "optimized/kernels/cuda/cuda_kernels.hpp"
 #include "optimized/kernels/cuda/cuda_memory.hpp"
@@ -72,6 +73,11 @@ class WindowForThisThread {
 
 }  // namespace
 
+void refuse_without_gpu() {
+  throw Error(ErrorKind::kEnvironment,
+              "no CUDA device found: --backend emulated runs the same kernels on the CPU");
+}
+
 void check_rig(const Rig& rig) {
   if (!rig.checked && !rig.chaos && rig.fence == Fence::kOff) return;
   throw Error(ErrorKind::kUsage,
@@ -86,20 +92,9 @@ void run_on_gpu(Gpu& gpu, Communicator& world, const Rig& rig,
   const WindowForThisThread window;
   CudaMemory memory(gpu), spare(gpu);  // first: outlive every tensor
   CudaKernels cuda_kernels(gpu);
-  std::unique_ptr<Communicator> faulty;
-  Communicator* comm = &world;
-  if (rig.wrap_communicator) {
-    faulty = rig.wrap_communicator(*comm);
-    comm = faulty.get();
-  }
-  std::unique_ptr<Kernels> faulty_kernels;
-  Kernels* kernels = &cuda_kernels;
-  if (rig.wrap_kernels) {
-    faulty_kernels = rig.wrap_kernels(cuda_kernels, spare);
-    kernels = faulty_kernels.get();
-  }
+  Injected injected(rig, world, cuda_kernels, spare);
   GpuClock clock(gpu, world);
-  Machine machine{*comm, *kernels, memory, &clock};
+  Machine machine{injected.comm(), injected.kernels(), memory, &clock};
   body(machine);
   gpu.synchronize();  // while everything that may fail is still there to report it
 }

@@ -9,6 +9,9 @@
 
 namespace sp::SP_GPU {
 
+// What a back-end says where there is no device: one line, Error(kEnvironment).
+[[noreturn]] void refuse_without_gpu();
+
 // Throws Error(kUsage) for what only works where ranks compute in host memory.
 void check_rig(const Rig& rig);
 

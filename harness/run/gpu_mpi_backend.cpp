@@ -27,13 +27,10 @@ int rank_on_node() {
 
 int device_of_this_process() {
   const int device = rank_on_node(), devices = device_count();
+  if (devices == 0) refuse_without_gpu();
   if (device < devices) return device;
-  throw Error(
-      ErrorKind::kEnvironment,
-      devices == 0
-          ? "no CUDA device found: --backend emulated runs the same kernels on the "
-            "CPU"
-          : fmt::format("process {} of this node finds no GPU: there are {}", device, devices));
+  throw Error(ErrorKind::kEnvironment,
+              fmt::format("process {} of this node finds no GPU: there are {}", device, devices));
 }
 
 // Collective over the job.

@@ -3,57 +3,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 
-#include "tests/emulated/gpu_fixture.hpp"
-#include "tests/unit/kernels_cases.hpp"
+#include "tests/emulated/left_cases.hpp"
 
 namespace sp::test {
 namespace {
-
-struct LeftCase {
-  BlockCase block;
-  double decay;  // log decay of head 0; of head h times (h + 1); 0: none
-};
-
-constexpr std::int64_t kPositions = 400;
-constexpr double kScale = 0.37, kBefore = 0.5;  // results are added to what is there
-
-std::vector<LeftCase> left_cases() {
-  std::vector<BlockCase> blocks;
-  for (const BlockCase& c : block_cases()) {
-    if (c.dtype != DType::kF64) blocks.push_back(c);
-  }
-  const Tokens whole = run(0, 150);
-  blocks.push_back({.name = "several_tiles_of_channels",
-                    .D = 130,
-                    .E = 200,
-                    .q_tokens = run(0, 70),
-                    .k_tokens = run(0, 70),
-                    .band = {true, 0}});
-  blocks.push_back({.name = "two_strides", .q_tokens = run(1, 70, 3), .k_tokens = run(0, 99, 2)});
-  blocks.push_back({.name = "documents_in_stripes",
-                    .B = 2,
-                    .q_tokens = run(1, 99, 3),
-                    .k_tokens = run(0, 140, 2),
-                    .segment_length = 30});
-  blocks.push_back({.name = "grouped_documents",
-                    .B = 2,
-                    .H = 4,
-                    .G = 2,
-                    .q_tokens = whole,
-                    .k_tokens = whole,
-                    .band = {true, 0},
-                    .segment_length = 45,
-                    .placement = Placement::kWindow});
-  std::vector<LeftCase> cases;
-  for (const BlockCase& block : blocks) {
-    for (const double decay : {0.0, -0.1, -1e4}) {
-      LeftCase c{block, decay};
-      c.block.name += decay == 0 ? "" : decay < -1 ? "_strong_decay" : "_decay";
-      cases.push_back(c);
-    }
-  }
-  return cases;
-}
 
 // A gradient and the sum of the absolute values of its terms.
 struct Sums {
@@ -113,40 +66,23 @@ Expected plain_gradients(const BlockCase& c, const Operands& x) {
   return result;
 }
 
-class EmulatedLeftProductBackward : public KernelsTest,
-                                    public ::testing::WithParamInterface<LeftCase> {
- protected:
-  Tensor holding(const Values& like) {
-    return gpu_.put(Values(like.shape, kBefore), DType::kF32, GetParam().block.placement);
-  }
-  GpuFixture gpu_;
-};
+class EmulatedLeftProductBackward : public LeftTest {};
 
 TEST_P(EmulatedLeftProductBackward, MatchesPlainLoops) {
   const BlockCase& c = GetParam().block;
   const bool decays = GetParam().decay != 0;
   const std::int64_t n = c.q_tokens.count(), m = c.k_tokens.count();
-  Operands x{random({n, c.B, c.H, c.D}, c.dtype), random({m, c.B, c.G, c.D}, c.dtype),
-             random({m, c.B, c.G, c.E}, c.dtype), random({n, c.B, c.H, c.E}, c.dtype),
-             Values({1, 1, c.H, 1})};
-  for (std::int64_t h = 0; h < c.H; ++h) {
-    x.log_decay.at(0, 0, h, 0) = static_cast<float>(GetParam().decay * static_cast<double>(h + 1));
-  }
+  const Operands x{random({n, c.B, c.H, c.D}, c.dtype), random({m, c.B, c.G, c.D}, c.dtype),
+                   random({m, c.B, c.G, c.E}, c.dtype), random({n, c.B, c.H, c.E}, c.dtype),
+                   log_decays()};
   const Expected expected = plain_gradients(c, x);
 
-  MaskTerms mask{c.band, {}};
-  if (c.segment_length > 0) {
-    std::vector<std::int32_t> ids;  // alternating: equal ids are not always one document
-    for (std::int64_t i = 0; i < c.B * kPositions; ++i) {
-      ids.push_back(segment_of(c, i / kPositions, i % kPositions) % 2);
-    }
-    mask.segments = gpu_.put_ids(c.B, kPositions, ids);
-  }
+  const MaskTerms terms_of_mask = mask();
   const auto operand = [&](const Values& values) { return gpu_.put(values, c.dtype, c.placement); };
   LinearTerms terms{.module = decays ? Module::kRetention : Module::kBasic};
   if (decays) terms.log_decay = gpu_.put(x.log_decay, DType::kF32, c.placement);
-  const AttentionBlock block{operand(x.q), operand(x.k), operand(x.v), c.q_tokens,
-                             c.k_tokens,   mask,         kScale};
+  const AttentionBlock block{operand(x.q), operand(x.k),  operand(x.v), c.q_tokens,
+                             c.k_tokens,   terms_of_mask, kScale};
   const AttentionGradients actual{holding(x.q), holding(x.k), holding(x.v)};
   const Tensor d_log_decay = decays ? holding(x.log_decay) : Tensor();
   gpu_.kernels().linear_block_backward(block, terms, operand(x.d_out), actual, d_log_decay);

@@ -1,44 +1,12 @@
 // Linear attention forward on the GPU against the recurrence over tokens, in all cases of the CPU's
 // kernels, and in chunks so long that they are cut into spans.
 // SPDX-License-Identifier: Apache-2.0
-#include "tests/emulated/gpu_fixture.hpp"
-#include "tests/unit/kernels_linear_cases.hpp"
+#include "tests/emulated/linear_operands.hpp"
 
 namespace sp::test {
 namespace {
 
-// A case's operands on the GPU.
-struct GpuOperands {
-  LinearTerms terms;
-  Tensor q, k, v, before;
-  Run tokens;
-  LinearBlock block() const { return {q, k, v, tokens, terms}; }
-  LinearBlock queries() const { return {q, {}, {}, tokens, terms}; }
-  LinearBlock keys() const { return {{}, k, v, tokens, terms}; }
-};
-
-class EmulatedLinear : public LinearTest {
- protected:
-  GpuOperands move(const LinearCase& c, const LinearOperands& host) {
-    const auto twin = [&](const Tensor& tensor) { return gpu_.twin(tensor, c.placement); };
-    GpuOperands o{host.terms,   twin(host.q),      twin(host.k),
-                  twin(host.v), twin(host.before), host.tokens};
-    o.terms.log_decay = twin(host.terms.log_decay);
-    o.terms.gamma = twin(host.terms.gamma);
-    o.terms.beta = twin(host.terms.beta);
-    o.terms.segments = gpu_.twin(host.terms.segments);
-    return o;
-  }
-  Tensor empty(const LinearCase& c, const Values& like) {
-    return gpu_.poisoned(like.shape, DType::kF32, c.placement);
-  }
-  void expect_near(const LinearCase& c, const Tensor& actual, const Bounded& expected,
-                   const char* what, double held = 0) {
-    compare(c, put(gpu_.take(actual), DType::kF32), expected, what, held);
-  }
-
-  GpuFixture gpu_;
-};
+class EmulatedLinear : public GpuLinearTest {};
 
 TEST_P(EmulatedLinear, ForwardMatchesTheRecurrence) {
   const LinearCase& c = GetParam();
@@ -104,7 +72,7 @@ TEST_P(EmulatedLinear, AppliesAStateToAllTokensAlike) {
   host.plain.k = host.plain.v = {};
   const LinearResults expected = plain_linear(open, host.plain);
   constexpr double kHeld = 0.5;
-  const Tensor sums = gpu_.put(Values(expected.sums.value.shape, kHeld), DType::kF32, c.placement);
+  const Tensor sums = holding(c, expected.sums.value.shape, kHeld);
   gpu_.kernels().linear_apply(o.queries(), o.before, sums);
   expect_near(c, sums, expected.sums, "sums", kHeld);
 }

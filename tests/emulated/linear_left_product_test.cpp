@@ -2,20 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 
-#include "tests/emulated/gpu_fixture.hpp"
-#include "tests/unit/kernels_cases.hpp"
+#include "tests/emulated/left_cases.hpp"
 
 namespace sp::test {
 namespace {
-
-struct LeftCase {
-  BlockCase block;
-  double decay;  // log decay of head 0; of head h times (h + 1)
-};
-
-std::int32_t alternating(const BlockCase& c, std::int64_t b, std::int64_t position) {
-  return segment_of(c, b, position) % 2;
-}
 
 // Documents are runs of equal ids: a change anywhere between hides.
 bool left_sees(const BlockCase& c, std::int64_t b, std::int64_t query, std::int64_t key) {
@@ -24,50 +14,14 @@ bool left_sees(const BlockCase& c, std::int64_t b, std::int64_t query, std::int6
   return c.segment_length == 0 || segment_of(c, b, query) == segment_of(c, b, key);
 }
 
-std::vector<LeftCase> left_cases() {
-  std::vector<BlockCase> blocks;
-  for (const BlockCase& c : block_cases()) {
-    if (c.dtype != DType::kF64) blocks.push_back(c);
-  }
-  const Tokens whole = run(0, 150);
-  blocks.push_back({.name = "several_tiles_of_channels",
-                    .D = 130,
-                    .E = 200,
-                    .q_tokens = whole,
-                    .k_tokens = whole,
-                    .band = {true, 0}});
-  blocks.push_back({.name = "two_strides", .q_tokens = run(1, 70, 3), .k_tokens = run(0, 99, 2)});
-  blocks.push_back({.name = "documents_in_stripes",
-                    .B = 2,
-                    .q_tokens = run(1, 99, 3),
-                    .k_tokens = run(0, 140, 2),
-                    .segment_length = 30});
-  std::vector<LeftCase> cases;
-  for (const BlockCase& block : blocks) {
-    for (const double decay : {0.0, -0.1, -1e4}) {
-      LeftCase c{block, decay};
-      c.block.name += decay == 0 ? "" : decay < -1 ? "_strong_decay" : "_decay";
-      cases.push_back(c);
-    }
-  }
-  return cases;
-}
-
-class EmulatedLeftProduct : public KernelsTest, public ::testing::WithParamInterface<LeftCase> {
- protected:
-  GpuFixture gpu_;
-};
+class EmulatedLeftProduct : public LeftTest {};
 
 TEST_P(EmulatedLeftProduct, MatchesPlainLoops) {
   const BlockCase& c = GetParam().block;
-  constexpr double kScale = 0.37, kBefore = 0.5;
   const std::int64_t n = c.q_tokens.count(), m = c.k_tokens.count();
   const Values q = random({n, c.B, c.H, c.D}, c.dtype), k = random({m, c.B, c.G, c.D}, c.dtype),
                v = random({m, c.B, c.G, c.E}, c.dtype);
-  Values log_decay({1, 1, c.H, 1});
-  for (std::int64_t h = 0; h < c.H; ++h) {
-    log_decay.at(0, 0, h, 0) = static_cast<float>(GetParam().decay * static_cast<double>(h + 1));
-  }
+  const Values log_decay = log_decays();
   Values sums({n, c.B, c.H, c.E}, kBefore), terms = sums;
   for (std::int64_t flat = 0; flat < n * c.B * c.H * m; ++flat) {
     const std::int64_t i = flat / (c.B * c.H * m), b = flat / (c.H * m) % c.B;
@@ -87,15 +41,7 @@ TEST_P(EmulatedLeftProduct, MatchesPlainLoops) {
     }
   }
 
-  MaskTerms mask{c.band, {}};
-  if (c.segment_length > 0) {
-    constexpr std::int64_t kPositions = 400;
-    std::vector<std::int32_t> ids;
-    for (std::int64_t i = 0; i < c.B * kPositions; ++i) {
-      ids.push_back(alternating(c, i / kPositions, i % kPositions));
-    }
-    mask.segments = gpu_.put_ids(c.B, kPositions, ids);
-  }
+  const MaskTerms terms_of_mask = mask();
   LinearTerms linear{.module = GetParam().decay == 0 ? Module::kBasic : Module::kLightning};
   if (GetParam().decay != 0) linear.log_decay = gpu_.put(log_decay, DType::kF32, c.placement);
   const AttentionBlock block{gpu_.put(q, c.dtype, c.placement),
@@ -103,9 +49,9 @@ TEST_P(EmulatedLeftProduct, MatchesPlainLoops) {
                              gpu_.put(v, c.dtype, c.placement),
                              c.q_tokens,
                              c.k_tokens,
-                             mask,
+                             terms_of_mask,
                              kScale};
-  const Tensor actual = gpu_.put(Values(sums.shape, kBefore), DType::kF32, c.placement);
+  const Tensor actual = holding(sums);
   gpu_.kernels().linear_block(block, linear, actual);
   // One rounding per sum over channels and tokens, and a few for decay and scale.
   const double error = static_cast<double>(c.D + m + 16) * 0x1p-24;
