@@ -9,13 +9,13 @@
 #include <algorithm>
 
 #include "optimized/kernels/cuda/linear_backward.hpp"
+#include "optimized/kernels/cuda/linear_norm.cuh"
 
 namespace sp::SP_GPU {
 namespace {
 
 constexpr int kWarps = 8, kThreads = kWarps * kWarp;
 constexpr std::int64_t kMostBlocks = 256;  // whose sums one thread adds up
-constexpr double kEpsilon = 1e-6;
 
 template <class T>
 struct NormGradients {
@@ -43,16 +43,11 @@ __global__ void __launch_bounds__(kThreads) differentiate_norm(NormGradients<T> 
     const Rows<T> x = rows_of(p.x, token, head / p.H, head % p.H);
     const Global<const float> d_y = p.d_y + vector * p.D;
     const Global<float> d_x = p.d_x.data + p.d_x.offset(token, head / p.H, head % p.H);
-    double sum = 0, squares = 0, g_sum = 0, along = 0;
-    for (int d = lane_id(); d < p.D; d += kWarp) sum += to_float(x.load(0, d));
-    const double mean = warp_sum(sum) / p.D;
+    const auto element = [&](int d) { return to_float(x.load(0, d)); };
+    const NormStatistics statistics = norm_statistics(element, p.D);
+    double g_sum = 0, along = 0;
     for (int d = lane_id(); d < p.D; d += kWarp) {
-      const double centred = to_float(x.load(0, d)) - mean;
-      squares += centred * centred;
-    }
-    const double factor = 1 / sqrt(warp_sum(squares) / p.D + kEpsilon);
-    for (int d = lane_id(); d < p.D; d += kWarp) {
-      const double normal = (to_float(x.load(0, d)) - mean) * factor, gradient = d_y.load(d);
+      const double normal = statistics.normal(element(d)), gradient = d_y.load(d);
       own.store(d, own.load(d) + gradient * normal);
       own.store(p.D + d, own.load(p.D + d) + gradient);
       g_sum += gamma(d) * gradient;
@@ -61,8 +56,9 @@ __global__ void __launch_bounds__(kThreads) differentiate_norm(NormGradients<T> 
     g_sum = warp_sum(g_sum) / p.D;
     along = warp_sum(along) / p.D;
     for (int d = lane_id(); d < p.D; d += kWarp) {
-      const double normal = (to_float(x.load(0, d)) - mean) * factor;
-      const double change = factor * (double{gamma(d)} * d_y.load(d) - g_sum - normal * along);
+      const double normal = statistics.normal(element(d));
+      const double change =
+          statistics.factor * (double{gamma(d)} * d_y.load(d) - g_sum - normal * along);
       d_x.store(d, d_x.load(d) + static_cast<float>(change));
     }
   }

@@ -39,19 +39,6 @@ struct StateCorner {
   }
 };
 
-// c[i] = c[i] exp(log_decay(row i)), see faded().
-template <class LogDecay>
-__device__ void fade(Micro& c, LogDecay log_decay) {
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float total = log_decay(micro_row(i));
-    const bool near = total > -0.5f;
-    const float factor = near ? expm1f(total) : expf(total);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) c[i][j] = near ? fmaf(c[i][j], factor, c[i][j]) : c[i][j] * factor;
-  }
-}
-
 template <bool kQueries, class X, class V, class Y, Decay decay, bool mapped>
 __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
     pass_over_tiles(BackwardArguments<X, V, Y> p, StatePass pass) {
@@ -94,9 +81,9 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
     if (tables.starts().load(kTile) >= 0) {
       clear(c);
     } else if constexpr (kGated) {
-      fade(c, [&](int row) { return total_of(tables.totals(), row); });
+      fade_state(c, [&](int row) { return total_of(tables.totals(), row); });
     } else if constexpr (decay == Decay::kPerHead) {
-      fade(c, [&](int) { return static_cast<float>(count) * log_decay; });
+      fade_state(c, [&](int) { return static_cast<float>(count) * log_decay; });
     }
     if (!pass.adds || (kQueries && tables.starts().load(0) >= 0)) continue;
 

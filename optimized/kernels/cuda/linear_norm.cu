@@ -1,12 +1,11 @@
 // The layer norm of Rebased: gamma (x - mean) / sqrt(var + 1e-6) + beta, of queries and keys.
 // SPDX-License-Identifier: Apache-2.0
-#include "optimized/kernels/cuda/linear_pieces.cuh"
+#include "optimized/kernels/cuda/linear_norm.cuh"
 
 namespace sp::SP_GPU {
 namespace {
 
 constexpr int kVectors = 8;  // of a block: one per warp
-constexpr double kEpsilon = 1e-6;
 
 template <class T>
 struct NormArguments {
@@ -17,12 +16,6 @@ struct NormArguments {
   int B, H, D;
 };
 
-__device__ double sum_over_warp(double value) {
-  for (int mask = kWarp / 2; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
-  return value;
-}
-
-// Mean and variance in double: an x far from 0 must not cost the digits of its differences.
 template <class T>
 __global__ void __launch_bounds__(kVectors* kWarp) linear_norm(NormArguments<T> p) {
   const std::int64_t vector = static_cast<std::int64_t>(blockIdx.x) * kVectors + warp_id();
@@ -30,16 +23,10 @@ __global__ void __launch_bounds__(kVectors* kWarp) linear_norm(NormArguments<T> 
   const std::int64_t token = vector / (static_cast<std::int64_t>(p.B) * p.H);
   const auto head = static_cast<int>(vector % (static_cast<std::int64_t>(p.B) * p.H));
   const Rows<T> x = rows_of(p.x, token, head / p.H, head % p.H);
-  double sum = 0, squares = 0;
-  for (int d = lane_id(); d < p.D; d += kWarp) sum += to_float(x.load(0, d));
-  const double mean = sum_over_warp(sum) / p.D;
+  const auto element = [&](int d) { return to_float(x.load(0, d)); };
+  const NormStatistics statistics = norm_statistics(element, p.D);
   for (int d = lane_id(); d < p.D; d += kWarp) {
-    const double centred = to_float(x.load(0, d)) - mean;
-    squares += centred * centred;
-  }
-  const double factor = 1 / sqrt(sum_over_warp(squares) / p.D + kEpsilon);
-  for (int d = lane_id(); d < p.D; d += kWarp) {
-    const double normal = (to_float(x.load(0, d)) - mean) * factor;
+    const double normal = statistics.normal(element(d));
     const double gamma = p.gamma.data.load(p.gamma.offset(0, 0, 0, d));
     const double beta = p.beta.data.load(p.beta.offset(0, 0, 0, d));
     p.out.store(vector * p.D + d, static_cast<float>(gamma * normal + beta));

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <limits>
+#include <tuple>
 
 #include "optimized/kernels/cuda/views.hpp"
 
@@ -38,14 +39,19 @@ HostTable table_of(const Tokens& tokens) {
 
 }  // namespace
 
+bool TokenTables::Before::operator()(const std::vector<Run>& a, const std::vector<Run>& b) const {
+  return std::lexicographical_compare(
+      a.begin(), a.end(), b.begin(), b.end(), [](const Run& x, const Run& y) {
+        return std::tie(x.first, x.stride, x.count) < std::tie(y.first, y.stride, y.count);
+      });
+}
+
 TokenTable TokenTables::of(const Tokens& tokens) {
   if (tokens.count() == 0) return {};
   SP_CHECK(tokens.count() <= 1 << 30, "a block on a GPU has up to 2^30 tokens");
-  Key key;
-  for (const Run& run : tokens.runs()) key.insert(key.end(), {run.first, run.stride, run.count});
   const std::size_t span_bytes =
       static_cast<std::size_t>((tokens.count() + kTileTokens - 1) / kTileTokens) * sizeof(int2);
-  std::unique_ptr<Scratch>& scratch = tables_[key];
+  std::unique_ptr<Scratch>& scratch = tables_[tokens.runs()];
   if (scratch == nullptr) {
     const HostTable table = table_of(tokens);
     scratch = std::make_unique<Scratch>(

@@ -35,20 +35,6 @@ View<T> view(const Tensor& tensor) {  // undefined: null data
   return result;
 }
 
-// The type of an element in device code.
-template <class T>
-struct DeviceType {
-  using type = T;
-};
-template <>
-struct DeviceType<bf16> {
-  using type = __nv_bfloat16;
-};
-template <>
-struct DeviceType<f16> {
-  using type = __half;
-};
-
 // f.template operator()<T>() with the device type of a storage type; f64 is refused.
 template <class F>
 void visit_storage(DType dtype, F&& f) {
@@ -80,9 +66,11 @@ class TokenTables {
   TokenTable of(const Tokens& tokens);
 
  private:
-  using Key = std::vector<std::int64_t>;
+  struct Before {
+    bool operator()(const std::vector<Run>& a, const std::vector<Run>& b) const;
+  };
   const Gpu& gpu_;
-  std::map<Key, std::unique_ptr<Scratch>> tables_;
+  std::map<std::vector<Run>, std::unique_ptr<Scratch>, Before> tables_;
 };
 
 }  // namespace sp::SP_GPU
