@@ -45,19 +45,19 @@ HostTensor gather_tokens(Machine& machine, const Layout& layout, const Tensor& m
   return whole;
 }
 
+// Where U ranks share the heads, each has U ranks' tokens of its own heads.
 HostTensor gather_lse(Machine& machine, const Layout& layout, const Tensor& mine, std::int64_t H) {
-  const bool by_heads = mine.extent(2) != H;  // all tokens of some heads
+  const int U = static_cast<int>(H / mine.extent(2));
+  const Layout groups = layout.grouped(U);
   const auto rows = [&](int rank) {
-    return Tensor::Extents{by_heads ? layout.size() : layout.count(rank), mine.extent(1),
-                           mine.extent(2), 1};
+    return Tensor::Extents{groups.count(rank / U), mine.extent(1), mine.extent(2), 1};
   };
   const std::vector<Tensor> all = gather(machine, mine, rows, "lse");
   if (all.empty()) return {};
   HostTensor whole(mine.dtype(), {mine.extent(1), H, layout.size()});
-  const Tokens in_order({{0, 1, layout.size()}});
   for (int rank = 0; rank < layout.ranks(); ++rank) {
-    place_lse(whole, all[static_cast<std::size_t>(rank)], by_heads ? in_order : layout.tokens(rank),
-              by_heads ? rank * mine.extent(2) : 0, machine.memory);
+    place_lse(whole, all[static_cast<std::size_t>(rank)], groups.tokens(rank / U),
+              rank % U * mine.extent(2), machine.memory);
   }
   return whole;
 }

@@ -38,9 +38,9 @@ struct Shards {
 // What forward returns, and what backward gets back.
 struct Forward {
   Tensor out;  // [n, B, H, E], storage type
-  // [n, B, H, 1], accumulator type. An algorithm that shards heads leaves it where it was computed:
-  // all tokens in order, [N, B, H/P, 1], with the heads [rank H/P, (rank + 1) H/P). Undefined for
-  // linear attention and stacks.
+  // [n, B, H, 1], accumulator type. An algorithm that shards heads over U consecutive ranks leaves
+  // it where it was computed, [m, B, H/U, 1]: the tokens of these ranks, rank after rank, and on
+  // the i-th of them the heads [i H/U, (i + 1) H/U). Undefined for linear attention and stacks.
   Tensor lse;
   std::vector<Tensor> saved;  // private to the algorithm
 };

@@ -1,10 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "optimized/algorithms/blocks.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <limits>
 
 namespace sp {
+namespace {
+
+// A group's name stands for its partition of the ranks, so the node size is part of it.
+std::string group_name(const char* algorithm, const char* what, int node_size) {
+  return fmt::format("{} {} of {}", algorithm, what, node_size);
+}
+
+}  // namespace
 
 TokenBytes::TokenBytes(const Problem& problem) {
   const Shape& s = problem.shape;
@@ -65,6 +75,16 @@ Tensor delta_of(Context& ctx, const Tensor& d_out, const Tensor& out) {
                                      {out.extent(0), out.extent(1), out.extent(2), 1}, "delta");
   ctx.kernels.attention_delta(delta, d_out, out);
   return delta;
+}
+
+Communicator& node_group(Context& ctx, const char* algorithm) {
+  return ctx.comm.group(group_name(algorithm, "nodes", ctx.node_size),
+                        ctx.comm.rank() / ctx.node_size);
+}
+
+Communicator& index_group(Context& ctx, const char* algorithm) {
+  return ctx.comm.group(group_name(algorithm, "indices", ctx.node_size),
+                        ctx.comm.rank() % ctx.node_size);
 }
 
 Support softmax_only(const Problem& problem) {

@@ -36,6 +36,11 @@ Forward finish(Context& ctx, const Shards& in, const Partial& accumulated);
 // Sum of d_out * out per row.
 Tensor delta_of(Context& ctx, const Tensor& d_out, const Tensor& out);
 
+// The ranks of this rank's node, and those of its index on all nodes; ranks are node * node_size +
+// index. Kept under the algorithm's name, as channels of its own.
+Communicator& node_group(Context& ctx, const char* algorithm);
+Communicator& index_group(Context& ctx, const char* algorithm);
+
 Support softmax_only(const Problem& problem);  // refuses projected problems
 // Rows of all ranks' tokens, in rank order, cut into the ranks' parts.
 std::vector<Tensor> parts_of(const Tensor& all, const Layout& layout);

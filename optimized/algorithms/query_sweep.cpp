@@ -2,26 +2,6 @@
 #include "optimized/algorithms/query_sweep.hpp"
 
 namespace sp {
-namespace {
-
-void append(std::vector<Message>& messages, int peer, const Fields& fields, const Bundle& bundle,
-            int step) {
-  if (bundle.tensors.front().extent(0) == 0) return;  // both sides know that no row is needed
-  for (std::size_t i = 0; i < fields.size(); ++i) {
-    messages.push_back({peer, bundle.tensors[i], {fields[i].name, step}});
-  }
-}
-
-Bundle allocate(Context& ctx, const Fields& fields, std::int64_t batch, std::int64_t rows) {
-  Bundle bundle;
-  for (const Field& field : fields) {
-    bundle.tensors.push_back(
-        ctx.memory.allocate(field.dtype, {rows, batch, field.heads, field.size}, field.name));
-  }
-  return bundle;
-}
-
-}  // namespace
 
 Rows Route::needed(int owner, int step) const {
   const int stop = (owner - step + places()) % places();
@@ -34,23 +14,15 @@ Rows Route::carried(int owner, int step) const {
   return rows;
 }
 
-std::int64_t row_bytes(const Fields& fields, std::int64_t batch) {
-  std::int64_t bytes = 0;
-  for (const Field& field : fields) {
-    bytes += batch * field.heads * field.size * static_cast<std::int64_t>(size_of(field.dtype));
-  }
-  return bytes;
-}
-
 SweepBuffers allocate_buffers(Context& ctx, const Cargo& cargo, std::int64_t batch, int places,
                               std::int64_t most, std::int64_t own) {
   SweepBuffers buffers;
   if (places == 1) return buffers;
   for (std::size_t i = 0; i < 2; ++i) {
-    buffers.queries[i] = allocate(ctx, cargo.queries, batch, most);
-    buffers.results[i] = allocate(ctx, cargo.results, batch, most);
+    buffers.queries[i] = allocate_bundle(ctx, cargo.queries, batch, most);
+    buffers.results[i] = allocate_bundle(ctx, cargo.results, batch, most);
   }
-  buffers.returned = allocate(ctx, cargo.results, batch, own);
+  buffers.returned = allocate_bundle(ctx, cargo.results, batch, own);
   return buffers;
 }
 
@@ -59,12 +31,6 @@ std::int64_t buffer_bytes(const Cargo& cargo, std::int64_t batch, int places, st
   if (places == 1) return 0;
   const std::int64_t results = row_bytes(cargo.results, batch);
   return 2 * most * (row_bytes(cargo.queries, batch) + results) + own * results;
-}
-
-Bundle Bundle::rows(std::int64_t begin, std::int64_t end) const {
-  Bundle part;
-  for (const Tensor& tensor : tensors) part.tensors.push_back(tensor.rows(begin, end));
-  return part;
 }
 
 void sweep(Communicator& forth, Communicator& back, const Route& route, const Cargo& cargo,

@@ -12,7 +12,7 @@
 #include <functional>
 #include <vector>
 
-#include "optimized/algorithms/algorithm.hpp"
+#include "optimized/algorithms/bundle.hpp"
 
 namespace sp {
 
@@ -32,26 +32,6 @@ class Route {
  private:
   Band band_;
   std::vector<Tokens> queries_, keys_;
-};
-
-// One tensor [rows, B, heads, size] of those that travel together.
-struct Field {
-  const char* name;
-  DType dtype;
-  std::int64_t heads, size;
-};
-using Fields = std::vector<Field>;
-std::int64_t row_bytes(const Fields& fields, std::int64_t batch);
-
-// Tensors with the same rows that travel together.
-struct Bundle {
-  std::vector<Tensor> tensors;
-  Bundle rows(std::int64_t begin, std::int64_t end) const;
-};
-
-// What travels: queries one way, results back.
-struct Cargo {
-  Fields queries, results;
 };
 
 struct SweepBuffers {

@@ -2,15 +2,20 @@
 #include "optimized/algorithms/registry.hpp"
 
 #include "optimized/algorithms/allgather_attention.hpp"
+#include "optimized/algorithms/burst.hpp"
+#include "optimized/algorithms/dist_flash.hpp"
+#include "optimized/algorithms/double_ring.hpp"
 #include "optimized/algorithms/lasp1.hpp"
 #include "optimized/algorithms/lasp2.hpp"
 #include "optimized/algorithms/lasp2h.hpp"
 #include "optimized/algorithms/megatron_sp_linear.hpp"
+#include "optimized/algorithms/pass_q.hpp"
 #include "optimized/algorithms/ring_attention.hpp"
 #include "optimized/algorithms/ring_linear.hpp"
 #include "optimized/algorithms/rsa.hpp"
 #include "optimized/algorithms/token_ring.hpp"
 #include "optimized/algorithms/ulysses.hpp"
+#include "optimized/algorithms/usp.hpp"
 
 namespace sp {
 namespace {
@@ -29,6 +34,12 @@ constexpr const Algorithm* kAlgorithms[] = {
     &kTokenRingHybrid,
     &kAllgather,
     &kUlysses,
+    &kUspContiguous,
+    &kUspZigzag,
+    &kDoubleRing,
+    &kPassQ,
+    &kBurst,
+    &kDistFlash,
     &kLasp2,
     &kLasp1,
     &kLasp1Released,

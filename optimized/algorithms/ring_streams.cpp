@@ -41,8 +41,16 @@ std::int64_t largest_lane(const Layout& layout, int lane, int lanes) {
   return most;
 }
 
-int Lane::at(int offset) const {
-  return ((ring_.k_comm.rank() + offset) % places() + places()) % places();
+// The place so many rings and so many places inside the ring further on.
+int Lane::at(int rings, int places_in_ring) const {
+  const auto wrapped = [](int value, int size) { return (value % size + size) % size; };
+  const int place = ring_.k_comm.rank(), size = inner();
+  return wrapped(place / size + rings, places() / size) * size +
+         wrapped(place % size + places_in_ring, size);
+}
+
+int Lane::origin(int step) const {
+  return at(-ring_.direction * (step / inner()), -ring_.direction * (step % inner()));
 }
 
 Tokens Lane::tokens(int step) const {
@@ -85,7 +93,8 @@ void Lane::unpack(const KeyValue& to, const KeyValue& from) const {
 
 std::array<Pending, 2> Lane::pass(const KeyValue& held, const KeyValue& next, Label k,
                                   Label v) const {
-  const int to = at(ring_.direction), from = at(-ring_.direction);
+  const int rings = (k.step + 1) % inner() == 0 ? ring_.direction : 0;
+  const int to = at(rings, ring_.direction), from = at(-rings, -ring_.direction);
   if (&ring_.v_comm == &ring_.k_comm) {
     return {ring_.k_comm.exchange({{to, held.k, k}, {to, held.v, v}},
                                   {{from, next.k, k}, {from, next.v, v}}),
@@ -112,6 +121,11 @@ void KeyStream::advance(int step) {
   if (step + 1 == lane_.places()) return;
   wait(pending_);
   held_ = next_;
+}
+
+void KeyStream::restart(const KeyValue& own, int offset) {
+  held_ = own;
+  lane_.set_offset(offset);
 }
 
 GradientStream::GradientStream(Context& ctx, const Shards& in, const Lane& lane)

@@ -32,6 +32,9 @@ struct Ring {
   int direction = 1;     // blocks go to place + direction
   int lane = 0, lanes = 1;
   int stride = 1, offset = 0;  // place to global rank
+  // A block goes around rings of this many consecutive places, one after the other: from the last
+  // one it visits in a ring to the next place of the next ring. 0: one ring of all.
+  int inner = 0;
 };
 
 class Lane {
@@ -40,7 +43,7 @@ class Lane {
 
   int places() const { return ring_.k_comm.size(); }
   // The place whose keys are held at a step.
-  int origin(int step) const { return at(-ring_.direction * step); }
+  int origin(int step) const;
   Tokens tokens(int step) const;
   KeyValue allocate(DType dtype, const char* k_name, const char* v_name) const;
   KeyValue own() const;  // this rank's block: the shard itself, or a packed copy of its lane
@@ -48,9 +51,11 @@ class Lane {
   void unpack(const KeyValue& shard, const KeyValue& lane) const;
   // Passes `held`, the block of `step`, on and receives the block of step + 1 in `next`.
   std::array<Pending, 2> pass(const KeyValue& held, const KeyValue& next, Label k, Label v) const;
+  void set_offset(int offset) { ring_.offset = offset; }
 
  private:
-  int at(int offset) const;
+  int inner() const { return ring_.inner > 0 ? ring_.inner : places(); }
+  int at(int rings, int places_in_ring) const;
   template <class F>
   void for_each_run(F&& f) const;
 
@@ -65,6 +70,8 @@ class KeyStream {
   KeyStream(Context& ctx, const Shards& in, const Ring& ring);
   void post(int step);
   void advance(int step);
+  // Goes around again, from step 0, with other blocks: this rank's, and the ring's new offset.
+  void restart(const KeyValue& own, int offset);
   const KeyValue& held() const { return held_; }
   const Lane& lane() const { return lane_; }
 

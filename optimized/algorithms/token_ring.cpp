@@ -77,23 +77,6 @@ struct Channels {
   }
 };
 
-Cargo forward_cargo(const Problem& problem) {
-  const Shape& s = problem.shape;
-  const DType acc = accumulator_of(problem.dtype);
-  return {{{"q", problem.dtype, s.H, s.D}},
-          {{"out", problem.dtype, s.H, s.E}, {"lse", acc, s.H, 1}}};
-}
-
-Cargo backward_cargo(const Problem& problem) {
-  const Shape& s = problem.shape;
-  const DType acc = accumulator_of(problem.dtype);
-  return {{{"q", problem.dtype, s.H, s.D},
-           {"d_out", problem.dtype, s.H, s.E},
-           {"lse", acc, s.H, 1},
-           {"delta", acc, s.H, 1}},
-          {{"d_q", acc, s.H, s.D}}};
-}
-
 template <Reach kReach>
 Forward forward(Context& ctx, const Shards& in) {
   const Mesh mesh(kReach, ctx.comm.size(), ctx.node_size, ctx.comm.rank());

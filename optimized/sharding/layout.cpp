@@ -30,17 +30,32 @@ Layout::Layout(Sharding sharding, std::int64_t tokens, int ranks)
   SP_CHECK(tokens >= 0 && ranks >= 1, "a layout needs tokens >= 0 and ranks >= 1");
 }
 
+Layout Layout::grouped(int group) const {
+  SP_CHECK(group >= 1 && ranks_ % group == 0, "a group of ranks divides them");
+  Layout coarser = *this;
+  coarser.ranks_ /= group;
+  coarser.group_ *= group;
+  return coarser;
+}
+
 Tokens Layout::tokens(int rank) const {
+  Tokens all;
+  for (int index = rank * group_; index < (rank + 1) * group_; ++index) all.append(shard(index));
+  return all;
+}
+
+Tokens Layout::shard(int index) const {
+  const int shards = ranks_ * group_;
   switch (sharding_) {
     case Sharding::kContiguous:
-      return Tokens({part(size_, ranks_, rank)});
+      return Tokens({part(size_, shards, index)});
     case Sharding::kStriped:
-      return Tokens({{rank, ranks_, (size_ - rank + ranks_ - 1) / ranks_}});
+      return Tokens({{index, shards, (size_ - index + shards - 1) / shards}});
     case Sharding::kZigzag:
       break;
   }
-  const std::int64_t chunks = 2 * static_cast<std::int64_t>(ranks_);
-  return Tokens({part(size_, chunks, rank), part(size_, chunks, chunks - 1 - rank)});
+  const std::int64_t chunks = 2 * static_cast<std::int64_t>(shards);
+  return Tokens({part(size_, chunks, index), part(size_, chunks, chunks - 1 - index)});
 }
 
 }  // namespace sp

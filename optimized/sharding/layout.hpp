@@ -33,11 +33,17 @@ class Layout {
   int ranks() const { return ranks_; }
   Tokens tokens(int rank) const;
   std::int64_t count(int rank) const { return tokens(rank).count(); }
+  // The same tokens on ranks() / group ranks, each with the shards of `group` consecutive ranks,
+  // one after the other. Of zigzag chunks these are the tokens of the coarser zigzag.
+  Layout grouped(int group) const;
 
  private:
+  Tokens shard(int index) const;
+
   Sharding sharding_;
   std::int64_t size_;
   int ranks_;
+  int group_ = 1;  // shards per rank
 };
 
 }  // namespace sp

@@ -2,6 +2,7 @@
 #include "optimized/sharding/visibility.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace sp {
 
@@ -37,26 +38,49 @@ Rows visible_rows(const Band& band, const Tokens& queries, const Tokens& keys) {
   return rows;
 }
 
+namespace {
+
+// Sum of floor((a + b i) / m) over i = 0..n-1; m > 0, a and b not negative.
+std::int64_t sum_of_floors(std::int64_t n, std::int64_t m, std::int64_t a, std::int64_t b) {
+  std::int64_t sum = 0;
+  while (n > 0) {
+    sum += n * (a / m) + n * (n - 1) / 2 * (b / m);
+    a %= m;
+    b %= m;
+    const std::int64_t last = a + b * n;  // rows of the remaining triangle become its columns
+    n = last / m;
+    a = last % m;
+    std::swap(m, b);
+  }
+  return sum;
+}
+
+// Keys at positions up to bound + i stride, summed over i = 0..count-1; stride > 0.
+std::int64_t keys_up_to(const Run& keys, std::int64_t bound, std::int64_t stride,
+                        std::int64_t count) {
+  // Before `some` a query's bound lies before the first key, from `all` on not before the last.
+  const auto first_at = [&](std::int64_t position) {
+    const std::int64_t distance = position - bound;
+    return distance <= 0 ? 0 : std::min((distance + stride - 1) / stride, count);
+  };
+  const std::int64_t some = first_at(keys.first), all = first_at(keys.last());
+  const std::int64_t between = all - some;
+  return (count - all) * keys.count + between +
+         sum_of_floors(between, keys.stride, bound + some * stride - keys.first, stride);
+}
+
+}  // namespace
+
 std::int64_t visible_pairs(const Band& band, const Tokens& queries, const Tokens& keys) {
   std::int64_t pairs = 0;
   for (const Run& q : queries.runs()) {
     for (const Run& k : keys.runs()) {
-      const Visibility whole = classify(band, q.first, q.last(), k.first, k.last());
-      if (whole == Visibility::kEmpty) continue;
-      if (whole == Visibility::kFull) {
-        pairs += q.count * k.count;
-        continue;
-      }
-      for (std::int64_t i = 0; i < q.count; ++i) {
-        const std::int64_t query = q.position(i);
-        const std::int64_t low = band.window > 0 ? query - band.window + 1 : k.first;
-        std::int64_t high = band.window > 0 ? query + band.window - 1 : k.last();
-        if (band.causal) high = std::min(high, query);
-        const std::int64_t begin = low <= k.first ? 0 : (low - k.first + k.stride - 1) / k.stride;
-        const std::int64_t end =
-            high < k.first ? 0 : std::min(k.count, (high - k.first) / k.stride + 1);
-        pairs += std::max(end - begin, std::int64_t{0});
-      }
+      const auto up_to = [&](std::int64_t offset) {
+        return keys_up_to(k, q.first + offset, q.stride, q.count);
+      };
+      const bool ends = band.causal || band.window > 0;
+      pairs += ends ? up_to(band.causal ? 0 : band.window - 1) : q.count * k.count;
+      if (band.window > 0) pairs -= up_to(-band.window);
     }
   }
   return pairs;

@@ -43,7 +43,7 @@ inline bool any_visible(const Band& band, const Tokens& queries, const Tokens& k
   return !visible_rows(band, queries, keys).empty();
 }
 
-// Number of (query, key) pairs that the band allows; O(queries x runs of keys).
+// Number of (query, key) pairs that the band allows; O(runs of queries x runs of keys).
 std::int64_t visible_pairs(const Band& band, const Tokens& queries, const Tokens& keys);
 
 }  // namespace sp

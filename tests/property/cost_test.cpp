@@ -190,6 +190,91 @@ TEST(Cost, OfUlyssesFallsWithTheRanks) {
   });
 }
 
+// R nodes of U ranks: Ulysses inside the node, a ring of R of which each block has 1/U of the heads.
+TEST(Cost, OfUspIsUlyssesInsideNodesAndARingBetweenThem) {
+  for_all_sizes([](const Sizes& s, int rank) {
+    const auto [problem, world, B, P, c, H, h, hkv, e] = s;
+    const std::int64_t R = 2, U = s.P / 2;
+    const std::int64_t inside = (2 * h + 2 * hkv) * c * (U - 1) / U * e;
+    const std::int64_t between = 2 * (R - 1) * c * hkv * e;
+    for (const char* id : {"usp/contiguous", "usp/zigzag"}) {
+      EXPECT_EQ(bytes(id, s, rank, false), B * (inside + between));
+      EXPECT_EQ(bytes(id, s, rank, true), B * (inside + between + 2 * R * c * hkv * 4));
+    }
+  });
+}
+
+TEST(Cost, OfDoubleRingIsThatOfARing) {
+  for_all_sizes([](const Sizes& s, int rank) {
+    for (const bool backward : {false, true})
+      EXPECT_EQ(bytes("double_ring", s, rank, backward), bytes("ring/zigzag", s, rank, backward));
+  });
+}
+
+// Queries travel whole; a rank's results are for the owners above it whole, for those below halves.
+TEST(Cost, OfPassQIsThatOfTokenRingWithoutMask) {
+  for_all_sizes([](Sizes s, int rank) {
+    for (const bool backward : {false, true})
+      EXPECT_EQ(bytes("pass_q", s, rank, backward), bytes("token_ring/zigzag", s, rank, backward));
+    s.problem.mask.causal = true;
+    const std::int64_t queries = (s.P - 1) * s.c, results = (2 * (s.P - 1 - rank) + rank) * s.c / 2;
+    EXPECT_EQ(bytes("pass_q", s, rank, false),
+              s.B * (queries * s.h * s.e + results * (s.h * s.e + 4 * s.H)));
+  });
+}
+
+// The paper counts scalars of all ranks' blocks: (G-1)/G (3 BZNd + 2 BZN), whatever the mask. Those
+// of dQ, lse and delta are f32 here.
+TEST(Cost, OfBurstIsThreeUnitsBackward) {
+  for_all_sizes([](Sizes s, int rank) {
+    const std::int64_t blocks = s.B * (s.P - 1) * s.c;
+    for (const bool causal : {false, true}) {
+      s.problem.mask.causal = causal;
+      EXPECT_EQ(bytes("burst", s, rank, false), bytes("ring/contiguous", s, rank, false));
+      EXPECT_EQ(bytes("burst", s, rank, true), blocks * (2 * s.h * s.e + s.h * 4 + 2 * s.H * 4));
+    }
+  });
+}
+
+// The mean over ranks, which are even in number; for multi-head attention without log-sum-exps that
+// is the paper's N d, times (P-1)/P.
+TEST(Cost, OfDistFlashIsHalfOfARing) {
+  for_all_sizes([](Sizes s, int rank) {
+    EXPECT_EQ(bytes("dist_flash", s, rank, false), bytes("ring/contiguous", s, rank, false));
+    if (rank > 0) return;
+    s.problem.mask.causal = true;
+    const auto [problem, world, B, P, c, H, h, hkv, e] = s;
+    const std::int64_t fetched = P * (3 * P - 2) / 8, helped = P * (P - 2) / 8;  // blocks of all
+    std::int64_t forward = 0, backward = 0;
+    for (int each = 0; each < P; ++each) {
+      forward += bytes("dist_flash", s, each, false);
+      backward += bytes("dist_flash", s, each, true);
+    }
+    EXPECT_EQ(forward, B * c * (fetched * 2 * hkv * e + helped * (2 * h * e + 4 * H)));
+    EXPECT_EQ(backward,
+              B * c * (fetched * 2 * hkv * (e + 4) + helped * (2 * h * e + 2 * H * 4 + h * 4)));
+    if (h == hkv) EXPECT_EQ(forward, P * B * (P - 1) * c * h * e + B * c * helped * 4 * H);
+  });
+}
+
+TEST(Cost, OfDistFlashIsTheSameWorkOnAnOddNumberOfRanks) {
+  const Algorithm& algorithm = *find_algorithm("dist_flash");
+  Problem problem;
+  problem.mask.causal = true;
+  for (const int P : {3, 4, 7, 8}) {
+    problem.shape = {1, 4 * P, 2, 1, 8, 8};
+    const Layout layout(algorithm.sharding, problem.shape.N, P);
+    const auto flops = [&](int rank) {
+      return algorithm.cost(problem, layout, {P, 1}, rank).forward.flops;
+    };
+    const std::int64_t block = attention_flops(4 * 4, 1, 2, 8, 8);
+    for (int rank = 0; rank < P; ++rank) {
+      const bool idle = P % 2 == 0 && rank < P / 2;  // in the last step
+      EXPECT_EQ(flops(rank), flops(P - 1) - (idle ? block : 0)) << rank << " of " << P;
+    }
+  }
+}
+
 TEST(Cost, OfAllGatherIsThatOfARing) {
   for_all_sizes([](const Sizes& s, int rank) {
     const auto [problem, world, B, P, c, H, h, hkv, e] = s;

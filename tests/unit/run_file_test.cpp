@@ -37,7 +37,7 @@ TEST(RunFile, SaysWhatItIs) {
   write_verification_run(directory.file("run.h5"), kTable, capture_environment());
   const h5::Handle file = h5::open_file(directory.file("run.h5"));
   EXPECT_EQ(text(file, "schema_name"), "seqpar.run");
-  EXPECT_EQ(text(file, "schema_version"), "1.1.0");
+  EXPECT_EQ(text(file, "schema_version"), "1.2.0");
   EXPECT_EQ(text(file, "kind"), "measured");
   EXPECT_EQ(text(file, "created_utc").size(), 20u);
   EXPECT_EQ(text(h5::open_group(file, "config"), "command_line"), kTable.command_line);

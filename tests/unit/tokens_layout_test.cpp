@@ -99,6 +99,27 @@ TEST(Layout, OfContiguousTokensInRankOrderIsTheSequence) {
   }
 }
 
+TEST(Layout, GroupedHoldsTheShardsOfConsecutiveRanks) {
+  for_each_layout([](const Layout& layout) {
+    for (int group = 1; group <= layout.ranks(); ++group) {
+      if (layout.ranks() % group != 0) continue;
+      const Layout grouped = layout.grouped(group);
+      ASSERT_EQ(grouped.ranks(), layout.ranks() / group);
+      for (int rank = 0; rank < grouped.ranks(); ++rank) {
+        Tokens expected;
+        for (int i = 0; i < group; ++i) expected.append(layout.tokens(rank * group + i));
+        EXPECT_EQ(grouped.tokens(rank), expected);
+        if (layout.sharding() == Sharding::kStriped) continue;
+        std::vector<std::int64_t> tokens = positions_of(expected);
+        std::sort(tokens.begin(), tokens.end());
+        const Layout coarser(layout.sharding(), layout.size(), grouped.ranks());
+        EXPECT_EQ(tokens, positions_of(coarser.tokens(rank)));
+      }
+    }
+  });
+  EXPECT_THROW(Layout(Sharding::kZigzag, 10, 6).grouped(4), Error);
+}
+
 // Most minus least causal pairs of a rank's queries with the keys of the whole sequence.
 std::int64_t causal_spread(const Layout& layout) {
   const Tokens all({{0, 1, layout.size()}});

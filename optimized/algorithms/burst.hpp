@@ -1,0 +1,11 @@
+// BurstAttention; see burst.cpp.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "optimized/algorithms/algorithm.hpp"
+
+namespace sp {
+
+extern const Algorithm kBurst;
+
+}  // namespace sp
