@@ -16,6 +16,7 @@ Tensor Memory::allocate(DType dtype, Tensor::Extents shape, const char* name) {
     live_bytes_ -= storage->bytes;
     delete storage;
   };
+  allocating_ = name;
   std::byte* data = acquire(bytes);
   live_bytes_ += bytes;
   peak_bytes_ = std::max(peak_bytes_, live_bytes_);

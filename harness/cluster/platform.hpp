@@ -22,6 +22,9 @@ struct KernelModel {
   double matrix = 1;              // share of peak of the other matrix products (linear, scores)
   double memory = 1;              // share of memory bandwidth of kernels that it bounds
   double launch_s = 0;            // per kernel, before it runs
+  // Bytes that a merge of partial results moves, in those of one fused kernel: above 1 where a
+  // framework runs it as several elementwise kernels.
+  double merge_traffic = 1;
   std::int64_t query_tile = 1, key_tile = 1;  // work of a cut block is skipped in such tiles
 };
 
@@ -40,6 +43,9 @@ struct CommModel {
   double step_s = 0;             // per step of a collective, after the first
   double channel_bandwidth = 0;  // bytes/s that one communicator's messages of one device reach
                                  // per direction; 0: the wires alone
+  // Bytes/s times peers: a device that sends to k > 1 others in one all-to-all reaches at most this
+  // over k, all messages together; 0: no such loss. Devices without direct copies to each other.
+  double fan_bandwidth = 0;
   // Share of a device's compute speed that is left while 1, 2, ... communicators move its data;
   // the last holds for more. Empty: 1.
   std::vector<double> compute_share;

@@ -70,8 +70,9 @@ std::unique_ptr<Backend> make_thread_backend(
     std::chrono::milliseconds time_limit = kDefaultTimeLimit);
 
 // Puts the rig around a rank's communicator, runs the body on CPU kernels and memory, and checks
-// the rig's findings.
-void run_on_cpu(Communicator& comm, const Rig& rig, const std::function<void(Machine&)>& body);
+// the rig's findings. A clock, if there is one, sees every kernel too.
+void run_on_cpu(Communicator& comm, const Rig& rig, const std::function<void(Machine&)>& body,
+                KernelObserver* clock = nullptr);
 
 constexpr int kMostThreadRanks = 4096;
 

@@ -7,8 +7,27 @@
 #include "optimized/kernels/cpu/cpu_kernels.hpp"
 
 namespace sp {
+namespace {
 
-void run_on_cpu(Communicator& world, const Rig& rig, const std::function<void(Machine&)>& body) {
+// Kernels take one observer.
+class Both final : public KernelObserver {
+ public:
+  Both(KernelObserver& first, KernelObserver& second) : first_(first), second_(second) {}
+  void before(const Charge& charge, std::span<const Tensor> reads,
+              std::span<const Tensor> writes) override {
+    first_.before(charge, reads, writes);
+    second_.before(charge, reads, writes);
+  }
+
+ private:
+  KernelObserver& first_;
+  KernelObserver& second_;
+};
+
+}  // namespace
+
+void run_on_cpu(Communicator& world, const Rig& rig, const std::function<void(Machine&)>& body,
+                KernelObserver* clock) {
   CpuMemory memory(rig.fence), spare;  // first: outlive every tensor
   CpuKernels cpu_kernels;
   std::unique_ptr<Communicator> chaos;
@@ -24,7 +43,9 @@ void run_on_cpu(Communicator& world, const Rig& rig, const std::function<void(Ma
     comm = checked.get();
   }
   Injected injected(rig, *comm, cpu_kernels, spare);
-  if (checked != nullptr) injected.kernels().observe(checked.get());
+  std::optional<Both> both;
+  if (checked != nullptr && clock != nullptr) both.emplace(*checked, *clock);
+  injected.kernels().observe(both ? &*both : checked != nullptr ? checked.get() : clock);
   Machine machine{injected.comm(), injected.kernels(), memory};
   body(machine);
   if (checked != nullptr) checked->finish();

@@ -1,9 +1,12 @@
-// Host tensors that a communicator makes for itself: staging space, shadows, and flat views.
+// Host tensors that a communicator makes for itself: staging space, shadows, flat views, and
+// their copies and sums.
 //
 // They are outside every Memory's ledger, because they exist only where data lives on the host.
 //
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+
+#include <vector>
 
 #include "optimized/tensor.hpp"
 
@@ -18,5 +21,9 @@ Tensor flat_view(const Tensor& tensor);
 
 // Between contiguous tensors of equally many bytes, which may be one and the same.
 void copy_bytes(const Tensor& target, const Tensor& source);
+
+// target[i] = sources[0][i] + sources[1][i] + ..., always in this order; contiguous, f32 or f64. The
+// target may be one of the sources.
+void sum_in_order(const Tensor& target, const std::vector<Tensor>& sources);
 
 }  // namespace sp

@@ -4,7 +4,6 @@
 #include "optimized/comm/host_communicator.hpp"
 
 #include <algorithm>
-#include <array>
 #include <optional>
 #include <utility>
 
@@ -15,31 +14,6 @@ namespace sp {
 namespace {
 
 std::size_t index(int rank) { return static_cast<std::size_t>(rank); }
-
-// target[i] = sources[0][i] + sources[1][i] + ..., always in this order. The target may be one of
-// the sources: every block is read completely before it is written.
-template <class T>
-void sum_in_order(T* target, const std::vector<Tensor>& sources, std::int64_t count) {
-  constexpr std::int64_t kBlock = 512;
-  std::array<T, kBlock> sum;
-  for (std::int64_t begin = 0; begin < count; begin += kBlock) {
-    const std::int64_t length = std::min(kBlock, count - begin);
-    std::copy_n(sources.front().as<T>() + begin, length, sum.begin());
-    for (std::size_t source = 1; source < sources.size(); ++source) {
-      const T* values = sources[source].as<T>() + begin;
-      for (std::int64_t i = 0; i < length; ++i) sum[static_cast<std::size_t>(i)] += values[i];
-    }
-    std::copy_n(sum.begin(), length, target + begin);
-  }
-}
-
-void sum_in_order(const Tensor& target, const std::vector<Tensor>& sources) {
-  if (target.dtype() == DType::kF64) {
-    sum_in_order(target.as<double>(), sources, target.elements());
-  } else {
-    sum_in_order(target.as<float>(), sources, target.elements());
-  }
-}
 
 }  // namespace
 

@@ -75,6 +75,21 @@ TEST_F(BenchFile, SaysWhatItIsAndWhatItWasTold) {
   EXPECT_FALSE(text(h5::open_group(file(), "environment"), "compiler").empty());
 }
 
+TEST(SimulatedBenchFile, IsMarkedAndHasBands) {
+  const test::TemporaryDirectory directory;
+  const std::string path = directory.file("run.h5");
+  BenchTable table = table_of_four();
+  table.kind = "simulated";
+  for (BenchRow& row : table.rows) row.band = 0.25;
+  write_bench_run(path, table, capture_environment());
+  const h5::Handle file = h5::open_file(path);
+  EXPECT_EQ(std::get<std::string>(h5::read_attribute(file, "kind").value()), "simulated");
+  const h5::Dataset band = h5::open_dataset(file, "band");
+  std::vector<double> bands(8);
+  h5::read_dataset(band, H5T_NATIVE_DOUBLE, bands.data());
+  EXPECT_EQ(bands[0], 0.25);
+}
+
 TEST_F(BenchFile, EveryDataSetHasItsAxesUnitsAndName) {
   const std::vector<std::string> cell{"variant", "seq_len", "ranks"};
   const auto axes = [&](std::vector<std::string> more) {

@@ -185,12 +185,19 @@ TEST(Config, NamesTheLineOfWhatIsNotToml) {
   };
   EXPECT_EQ(parse("a = 1\na = 2\n").find("some.toml:2: it is not TOML: "), 0u);
   EXPECT_EQ(parse("a = 1\n\nb = [1,\n").find("some.toml:"), 0u);
+  EXPECT_EQ(parse("\n[{}]\n").find("some.toml:2: it is not TOML: "), 0u);
   EXPECT_EQ(parse(std::string(70000, '#')), "some.toml:1: it has 70000 bytes; allowed: 65536");
   for (const std::string& text : {std::string("a = \"\x01\""), std::string("\xff\xfe"),
                                   std::string("a\0 = 1", 6), std::string("\r\r = \n")}) {
     EXPECT_EQ(parse(text).find_first_of("\r\n"), std::string::npos);
     EXPECT_EQ(parse(text).find("some.toml:"), 0u) << text;
   }
+}
+
+TEST(Config, IsWrittenInAscii) {
+  EXPECT_EQ(refusal([] { parse_config("a = 1\nb = \xc3\xa9", "some.toml"); }),
+            "some.toml:2: it has a character outside ASCII; allowed: \\u escapes in text");
+  EXPECT_EQ(parse_config("a = \"\\u00e9\"", "some.toml").text("a"), "\xc3\xa9");
 }
 
 // Destroyed recursively: unbounded, they would exhaust the stack.
