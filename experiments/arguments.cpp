@@ -3,12 +3,11 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <charconv>
 #include <iterator>
-#include <numeric>
 #include <optional>
 
+#include "harness/config/nearest.hpp"
 #include "optimized/algorithms/registry.hpp"
 #include "reference/problem/error.hpp"
 
@@ -76,21 +75,6 @@ void append_range(std::vector<int>& ranks, const std::string& text) {
   }
 }
 
-std::size_t edit_distance(const std::string& a, const std::string& b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), std::size_t{0});
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    std::size_t diagonal = row[0];
-    row[0] = i + 1;
-    for (std::size_t j = 0; j < b.size(); ++j) {
-      const std::size_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replaced, row[j] + 1, row[j + 1] + 1});
-    }
-  }
-  return row.back();
-}
-
 }  // namespace
 
 std::int64_t parse_size(const std::string& text, const char* what) {
@@ -147,18 +131,6 @@ std::string refuse_no_time(const std::string& text) {
   return value && *value >= 0.001 && *value <= 1e6
              ? ""
              : fmt::format("'{}' is not a time limit; allowed: 0.001 to 1e6 seconds", text);
-}
-
-std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
-  std::string best;
-  std::size_t least = std::max<std::size_t>(2, word.size() / 3) + 1;
-  for (const std::string& candidate : candidates) {
-    const std::size_t distance = edit_distance(word, candidate);
-    if (distance >= least) continue;
-    least = distance;
-    best = candidate;
-  }
-  return best;
 }
 
 std::vector<const Algorithm*> parse_algorithms(const std::string& text) {

@@ -26,7 +26,5 @@ std::vector<Module> parse_modules(const std::string& text);
 std::string refuse_empty(const std::string& text);
 std::string refuse_no_seed(const std::string& text);  // else -1 and 2^64 become 2^64 - 1
 std::string refuse_no_time(const std::string& text);  // a time limit: 0.001 to 1e6 seconds
-// The candidate with the smallest edit distance; empty if none is near.
-std::string nearest(const std::string& word, const std::vector<std::string>& candidates);
 
 }  // namespace sp

@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 
+#include "harness/cluster/simulation.hpp"
 #include "harness/run/gpu_backend.hpp"
 #include "reference/problem/error.hpp"
 #ifdef SP_HAVE_CUDA_MPI
@@ -66,12 +67,20 @@ const std::vector<BackendInfo>& backends() {
       {"thread", true, "ranks are threads of one process"},
       {"mpi", kHaveMpi, "one rank per process, started by mpirun"},
       {"cuda", kHaveCuda, "one GPU per rank, NCCL; ranks are threads, or processes under mpirun"},
-      {"emulated", true, "the CUDA and NCCL half, executed and checked on the CPU"}};
+      {"emulated", true, "the CUDA and NCCL half, executed and checked on the CPU"},
+      {"sim", true, "ranks of a simulated cluster, which compute on the CPU"}};
   return all;
 }
 
 std::unique_ptr<Backend> make_backend(const std::string& name, std::chrono::milliseconds time_limit,
-                                      [[maybe_unused]] Command& command) {
+                                      [[maybe_unused]] Command& command,
+                                      const std::string& platform) {
+  if (!platform.empty() && name != "sim") {
+    throw Error(ErrorKind::kUsage,
+                fmt::format("--platform describes a simulated cluster, and back-end {} is none; "
+                            "allowed with it: --backend sim",
+                            name));
+  }
   if (name == "thread") return make_thread_backend(time_limit);
   if (name == "mpi") {
 #ifdef SP_HAVE_MPI
@@ -86,8 +95,11 @@ std::unique_ptr<Backend> make_backend(const std::string& name, std::chrono::mill
   }
   if (name == "cuda") return make_cuda_backend(time_limit, command);
   if (name == "emulated") return emulated::make_backend(time_limit);
+  if (name == "sim") {
+    return make_sim_backend(find_platform(platform.empty() ? kDefaultPlatform : platform));
+  }
   throw Error(ErrorKind::kUsage,
-              fmt::format("unknown back-end '{}'; allowed: thread, mpi, cuda, emulated", name));
+              fmt::format("unknown back-end '{}'; allowed: thread, mpi, cuda, emulated, sim", name));
 }
 
 Environment capture_environment_with_gpus() {

@@ -19,9 +19,12 @@ struct BackendInfo {
 };
 const std::vector<BackendInfo>& backends();
 
-// Throws Error(kUsage) for an unknown name, Error(kEnvironment) for one that this build lacks.
+constexpr const char* kDefaultPlatform = "dgx_a100";
+
+// Throws Error(kUsage) for an unknown name, Error(kEnvironment) for one that this build lacks. A
+// platform is for `sim` alone; empty: the default.
 std::unique_ptr<Backend> make_backend(const std::string& name, std::chrono::milliseconds time_limit,
-                                      Command& command);
+                                      Command& command, const std::string& platform = "");
 
 // The environment record, with the GPUs where this build knows them.
 Environment capture_environment_with_gpus();

@@ -59,7 +59,36 @@ std::vector<World> worlds_of(const BenchWords& o, const Backend& backend) {
 
 }  // namespace
 
+void add_problem_options(CLI::App& sub, BenchWords& o) {
+  const auto add = [&](const char* flag, std::string& value, const char* help) {
+    return sub.add_option(flag, value, help)->group("Problem");
+  };
+  add("--tokens", o.tokens, "Numbers of tokens N, e.g. 4K,8K")->capture_default_str();
+  add("--batch", o.batch, "Batch B")->capture_default_str();
+  add("--heads", o.heads, "Query heads H")->capture_default_str();
+  add("--kv-heads", o.kv_heads, "Key/value heads G (default: H)");
+  add("--head-size", o.head_size, "Head size D")->capture_default_str();
+  add("--value-head-size", o.value_head_size, "Value head size E (default: D)");
+  add("--dtype", o.dtype, "Storage type: f32, bf16, f16, f64")->capture_default_str();
+  add("--causal", o.causal, "Causal mask: on or off")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->capture_default_str();
+  add("--module", o.module, "Modules of linear attention, comma-separated, or all")
+      ->capture_default_str();
+  add("--layers", o.layers, "Hybrid stacks: one letter per layer, L linear, N softmax")
+      ->capture_default_str();
+  add("--projected", o.projected, "Linformer: length of the projected keys")->capture_default_str();
+  sub.add_option("--seed", o.seed, "Seed of the random values")
+      ->check(refuse_no_seed)
+      ->capture_default_str()
+      ->group("Problem");
+}
+
 BenchPlan plan_bench(const BenchWords& o, const Backend& backend) {
+  return plan_bench(o, [&] { return worlds_of(o, backend); });
+}
+
+BenchPlan plan_bench(const BenchWords& o, const std::function<std::vector<World>()>& worlds) {
   constexpr std::int64_t kMost = 1'000'000;  // CLI11 turns larger numbers into 2^63 - 1
   const auto check = [&](const char* what, std::int64_t value, std::int64_t least) {
     if (value < least || value > kMost)
@@ -86,7 +115,7 @@ BenchPlan plan_bench(const BenchWords& o, const Backend& backend) {
   plan.base.mask.causal = o.causal == "on";
   plan.base.scale = default_scale(s);
   plan.projected = at_least_one(o.projected, "--projected");
-  plan.worlds = worlds_of(o, backend);
+  plan.worlds = worlds();
   plan.layers = o.layers;
   if (plan.layers.find_first_not_of("LN") != std::string::npos)
     refuse(fmt::format("--layers '{}' is no stack; allowed: letters L (linear) and N (softmax)",
@@ -98,6 +127,43 @@ BenchPlan plan_bench(const BenchWords& o, const Backend& backend) {
     validate(longest);
   }
   return plan;
+}
+
+std::vector<std::pair<const Algorithm*, Module>> variants_of(const BenchPlan& plan) {
+  std::vector<std::pair<const Algorithm*, Module>> variants;
+  for (const Algorithm* algorithm : plan.algorithms) {
+    const bool has_module =
+        algorithm->family == Family::kLinear || algorithm->family == Family::kHybrid;
+    for (const Module module : plan.modules) {
+      if (has_module || module == plan.modules.front()) variants.emplace_back(algorithm, module);
+    }
+  }
+  return variants;
+}
+
+std::vector<std::pair<std::string, std::string>> problem_config(const BenchPlan& plan,
+                                                                const BenchWords& o) {
+  const Shape& s = plan.base.shape;
+  std::vector<std::pair<std::string, std::string>> config{
+      {"B", fmt::format("{}", s.B)}, {"H", fmt::format("{}", s.H)},
+      {"G", fmt::format("{}", s.G)}, {"D", fmt::format("{}", s.D)},
+      {"E", fmt::format("{}", s.E)}, {"dtype", std::string(name_of(plan.base.dtype))},
+      {"causal", o.causal},          {"splits", fmt::format("{}", o.splits)}};
+  const auto any = [&](Family family) {
+    return std::any_of(plan.algorithms.begin(), plan.algorithms.end(),
+                       [&](const Algorithm* algorithm) { return algorithm->family == family; });
+  };
+  if (any(Family::kProjectedSoftmax))
+    config.emplace_back("projected", fmt::format("{}", plan.projected));
+  if (any(Family::kHybrid)) config.emplace_back("layers", plan.layers);
+  return config;
+}
+
+void require_one_run(const BenchPlan& plan) {
+  const std::size_t runs = variants_of(plan).size() * plan.lengths.size() * plan.worlds.size();
+  if (runs != 1)
+    refuse(fmt::format("--trace shows one run, not {}; name one --algorithm, --tokens and --ranks",
+                       runs));
 }
 
 Problem problem_of(const BenchPlan& plan, Family family, Module module, std::int64_t length) {

@@ -1,10 +1,13 @@
-// What `seqpar bench` was told, and what it is to do.
+// What `seqpar bench` and `seqpar simulate` were told, and what they are to do.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "harness/run/backend.hpp"
@@ -17,7 +20,7 @@ namespace sp {
 struct BenchWords {
   std::string algorithm = "all", backend = "thread", ranks, tokens = "4K", batch = "1", heads = "8";
   std::string kv_heads, head_size = "64", value_head_size, projected = "256", dtype = "f32";
-  std::string causal = "on", module = "basic", layers = "LLLN", floor, out;
+  std::string causal = "on", module = "basic", layers = "LLLN", floor, out, trace;
   std::int64_t warmups = 1, repetitions = 20, ranks_per_node = 1, splits = 1;
   std::uint64_t seed = 1;
   double time_limit_s = 600;
@@ -35,8 +38,19 @@ struct BenchPlan {
   std::optional<double> floor;  // percent of ideal
 };
 
+// The options that say what is computed.
+void add_problem_options(CLI::App& sub, BenchWords& words);
+
 // Throws Error(kUsage) with what is allowed.
 BenchPlan plan_bench(const BenchWords& words, const Backend& backend);
+BenchPlan plan_bench(const BenchWords& words, const std::function<std::vector<World>()>& worlds);
+// Every algorithm with the modules that it has; with the first where it has none.
+std::vector<std::pair<const Algorithm*, Module>> variants_of(const BenchPlan& plan);
+// What its options resolve to, for tables and files.
+std::vector<std::pair<std::string, std::string>> problem_config(const BenchPlan& plan,
+                                                                const BenchWords& words);
+// Refuses a plan of more than one row: a timeline shows one run.
+void require_one_run(const BenchPlan& plan);
 // The problem that an algorithm of this family is timed on. It need not be valid: not every family
 // takes every shape and mask.
 Problem problem_of(const BenchPlan& plan, Family family, Module module, std::int64_t length);

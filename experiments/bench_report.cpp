@@ -22,17 +22,6 @@ constexpr const char* kRow =
     "{} {:<26} {:<10} {:<8} {:>4} {:>9} {:<10} {:>10} {:>5} {:>10} {:>5} {:>7} {:>10} {:>7} {:>9} "
     "{:>9} {:>9} {:>9}\n";
 
-// As wide as asked and never more than needed; "-" where there is nothing to tell.
-std::string number(double value, int decimals) {
-  return std::isnan(value) ? "-" : fmt::format("{:.{}f}", value, decimals);
-}
-// Four significant digits.
-std::string figure(double value) {
-  if (std::isnan(value)) return "-";
-  const double size = std::abs(value);
-  return number(value, size >= 1000 ? 0 : size >= 100 ? 1 : size >= 10 ? 2 : size >= 1 ? 3 : 4);
-}
-
 std::string measured_row(const BenchRow& row) {
   const Score s = score(row);
   const auto pass = [&](std::size_t index) {
@@ -191,6 +180,16 @@ void add_other(Json& benchmarks, const BenchRow& row) {
 }
 
 }  // namespace
+
+std::string number(double value, int decimals) {
+  return std::isnan(value) ? "-" : fmt::format("{:.{}f}", value, decimals);
+}
+
+std::string figure(double value) {
+  if (std::isnan(value)) return "-";
+  const double size = std::abs(value);
+  return number(value, size >= 1000 ? 0 : size >= 100 ? 1 : size >= 10 ? 2 : size >= 1 ? 3 : 4);
+}
 
 const char* const kIdealInWords =
     "the median time of the same problem on one rank with the same algorithm (equal work), divided "

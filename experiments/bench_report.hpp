@@ -10,6 +10,10 @@
 
 namespace sp {
 
+// Numbers as the tables print them; "-" for NaN.
+std::string number(double value, int decimals);
+std::string figure(double value);  // four significant digits
+
 // What % of ideal compares, in words.
 extern const char* const kIdealInWords;
 

@@ -24,9 +24,13 @@ struct Command {
 void add_list(CLI::App& app, Command& command);
 void add_verify(CLI::App& app, Command& command);
 void add_bench(CLI::App& app, Command& command);
+void add_simulate(CLI::App& app, Command& command);
+void add_calibrate(CLI::App& app, Command& command);
 void add_compute(CLI::App& app, Command& command);
 void add_check(CLI::App& app, Command& command);
 void add_reproduce(CLI::App& app, Command& command);
+void add_compare(CLI::App& app, Command& command);
+void add_report(CLI::App& app, Command& command);
 void add_env(CLI::App& app, Command& command);
 
 }  // namespace sp

@@ -15,7 +15,7 @@ namespace sp {
 namespace {
 
 struct Options {
-  std::string algorithm, backend = "thread", problem, result;
+  std::string algorithm, backend = "thread", platform, problem, result;
   int ranks = 4, ranks_per_node = 1, splits = 1;
   double time_limit_s = 60;
 };
@@ -26,7 +26,8 @@ int compute(const Options& options, Command& command) {
     throw Error(ErrorKind::kUsage, "compute runs one algorithm; `seqpar list` shows all");
   const std::unique_ptr<Backend> backend = make_backend(
       options.backend,
-      std::chrono::milliseconds(static_cast<std::int64_t>(options.time_limit_s * 1000)), command);
+      std::chrono::milliseconds(static_cast<std::int64_t>(options.time_limit_s * 1000)), command,
+      options.platform);
   const World world{options.ranks, options.ranks_per_node, options.splits};
   validate(world, *backend);
   const ProblemFile file = read_problem(options.problem);
@@ -52,8 +53,10 @@ void add_compute(CLI::App& app, Command& command) {
       app.add_subcommand("compute", "Run one algorithm on a problem file and write its results");
   const auto options = std::make_shared<Options>();
   sub->add_option("--algorithm", options->algorithm, "Algorithm id, see `seqpar list`")->required();
-  sub->add_option("--backend", options->backend, "thread, mpi, cuda or emulated")
+  sub->add_option("--backend", options->backend, "thread, mpi, cuda, emulated or sim")
       ->capture_default_str();
+  sub->add_option("--platform", options->platform,
+                  "Of --backend sim: a name of `seqpar list` or a file (default dgx_a100)");
   sub->add_option("--ranks", options->ranks, "Number of ranks")->capture_default_str();
   sub->add_option("--ranks-per-node", options->ranks_per_node,
                   "Ranks per node, for algorithms with a mesh")

@@ -12,6 +12,9 @@
 #include <vector>
 
 #include "experiments/backends.hpp"
+#include "experiments/reproduce_measured.hpp"
+#include "harness/cluster/platform.hpp"
+#include "harness/papers/replay.hpp"
 #include "harness/run/modules.hpp"
 #include "optimized/algorithms/registry.hpp"
 
@@ -43,8 +46,41 @@ int list_json() {
         {{"name", backend.name}, {"built", backend.built}, {"description", backend.description}});
   }
   for (const Algorithm* a : algorithms()) out["algorithms"].push_back(entry_of(*a));
+  for (const std::string& name : platform_names()) {
+    const Platform platform = find_platform(name);
+    out["platforms"].push_back({{"name", platform.name},
+                                {"title", platform.title},
+                                {"devices", platform.devices()},
+                                {"band", platform.band},
+                                {"band_source", platform.band_source}});
+  }
+  for (const ReplayItem* item : replay_items())
+    out["experiments"].push_back(
+        {{"id", item->id}, {"title", item->title}, {"paper", item->paper}});
+  for (const MeasuredItem& item : measured_items())
+    out["measured"].push_back({{"id", item.id}, {"title", item.title}});
   fmt::print("{}\n", out.dump(2));
   return kOk;
+}
+
+void print_platforms() {
+  fmt::print("\n# {:<26} {:>7} {:>6} {}\n", "platform of simulate", "devices", "±band", "title");
+  for (const std::string& name : platform_names()) {
+    const Platform platform = find_platform(name);
+    fmt::print("  {:<26} {:>7} {:>4.0f} % {}\n", platform.name, platform.devices(),
+               100 * platform.band, platform.title);
+  }
+}
+
+void print_measured() {
+  fmt::print("\n# {:<26} {}\n", "reproduce --backend", "title");
+  for (const MeasuredItem& item : measured_items())
+    fmt::print("  {:<26} {}\n", item.id, item.title);
+}
+
+void print_experiments() {
+  fmt::print("\n# {:<26} {}\n", "experiment of reproduce", "title");
+  for (const ReplayItem* item : replay_items()) fmt::print("  {:<26} {}\n", item->id, item->title);
 }
 
 int list_text() {
@@ -60,6 +96,9 @@ int list_text() {
     if (!modules.empty()) fmt::print(" [{}]", fmt::join(modules, " "));
     fmt::print("\n");
   }
+  print_platforms();
+  print_experiments();
+  print_measured();
   return kOk;
 }
 
@@ -86,7 +125,8 @@ int list_markdown() {
 }  // namespace
 
 void add_list(CLI::App& app, Command& command) {
-  CLI::App* sub = app.add_subcommand("list", "Algorithms, back-ends and directions");
+  CLI::App* sub =
+      app.add_subcommand("list", "Algorithms, back-ends, directions, platforms and experiments");
   struct Options {
     bool json = false, markdown = false;
   };

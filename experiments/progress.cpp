@@ -11,8 +11,11 @@ namespace sp {
 
 Progress::Progress(bool wanted) : visible_(wanted && isatty(STDERR_FILENO) != 0) {}
 
-Progress::~Progress() {
+Progress::~Progress() { hide(); }
+
+void Progress::hide() {
   if (shown_) fmt::print(stderr, "\r\x1b[K");
+  shown_ = false;
 }
 
 void Progress::show(std::int64_t done, std::int64_t total) {

@@ -15,6 +15,7 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
   void show(std::int64_t done, std::int64_t total);
+  void hide();  // until it is shown again: makes room for other output
 
  private:
   using Clock = std::chrono::steady_clock;

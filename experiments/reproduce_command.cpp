@@ -1,164 +1,137 @@
-// seqpar reproduce: replays an item of a paper, says what came out, and keeps it.
+// seqpar reproduce: replays items of papers, says what came out, and keeps it.
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "experiments/arguments.hpp"
-#include "experiments/backends.hpp"
 #include "experiments/commands.hpp"
-#include "experiments/progress.hpp"
-#include "harness/papers/real_layer.hpp"
-#include "harness/papers/real_layer_file.hpp"
-#include "harness/results/run_file.hpp"
-#include "optimized/algorithms/registry.hpp"
+#include "experiments/reproduce_measured.hpp"
+#include "experiments/reproduce_quick.hpp"
+#include "experiments/reproduce_real_layer.hpp"
+#include "experiments/reproduce_sweep.hpp"
+#include "experiments/reproduce_text.hpp"
 #include "reference/problem/error.hpp"
 
 namespace sp {
 namespace {
 
-constexpr const char* kRealLayer = "lasp2/real-2048k";
+constexpr const char* kQuick = "quick";
 
 struct Options {
-  std::string item, tokens = "2M", out;
-  std::int64_t heads = 16;
-  int ranks = 64;
-  std::uint64_t seed = 1;
-  bool json = false;
+  std::vector<std::string> items;
+  std::string config, out_dir = "data/results", backend = "sim";
+  bool all = false, resume = false, json = false;
+  RealLayerWords real_layer;
 };
 
-double mebibytes(std::int64_t bytes) { return static_cast<double>(bytes) / 0x1p20; }
-
-// Time of the second algorithm over that of the first.
-double speed_ratio(const RealLayerResult& result) {
-  return result.rows[1].total_s() / result.rows[0].total_s();
+void require(bool condition, const std::string& message) {
+  if (!condition) throw Error(ErrorKind::kUsage, message);
 }
 
-double worst_ratio(const RealLayerRow& row) {
-  double most = 0;
-  for (const double ratio : row.worst_ratio)
-    if (!(ratio <= most)) most = ratio;
-  return most;
+bool named(const Options& o, const char* word) {
+  return std::find(o.items.begin(), o.items.end(), word) != o.items.end();
 }
 
-double sum(const std::vector<double>& values) {
-  double total = 0;
-  for (const double value : values) total += value;
-  return total;
+int reproduce_sweep(const std::vector<const ReplayItem*>& items, const SweepOptions& options,
+                    bool json) {
+  const RowsShown shown = items.size() == 1 ? RowsShown::kAll : RowsShown::kExceptions;
+  const std::vector<ReplayOutcome> outcomes =
+      sweep(items, options, [&](const ReplayOutcome& outcome) {
+        if (json) return;
+        fmt::print("{}", outcome_text(outcome, shown));
+        std::fflush(stdout);
+      });
+  if (json) {
+    nlohmann::ordered_json out;
+    out["items"] = nlohmann::ordered_json::array();
+    for (const ReplayOutcome& outcome : outcomes) out["items"].push_back(outcome_json(outcome));
+    out["summary"] = summary_json(outcomes);
+    fmt::print("{}\n", out.dump(2));
+  } else {
+    if (outcomes.size() > 1) fmt::print("{}", summary_text(outcomes));
+  }
+  const bool broken = std::any_of(outcomes.begin(), outcomes.end(),
+                                  [](const ReplayOutcome& o) { return !o.broken.empty(); });
+  return broken ? kFailed : kOk;
 }
 
-void print_text(const RealLayer& layer, const RealLayerResult& result, const std::string& path) {
-  fmt::print("# seqpar reproduce {}: measured, {} thread ranks on {} cores\n", kRealLayer,
-             layer.ranks, result.cores);
-  fmt::print(
-      "# one attention layer of Linear-Llama3-1B: {} heads of {}, batch 1, {} tokens, bf16, "
-      "causal, "
-      "basic, head by head\n",
-      layer.heads, layer.head_size, layer.tokens);
-  fmt::print("# verified: {} tokens of every head, forward and backward, against the reference\n",
-             result.checked_tokens);
-  fmt::print("# {:<14} {:>10} {:>11} {:>12} {:>15} {:>15} {:>9}  {}\n", "algorithm", "forward(s)",
-             "backward(s)", "tokens/s", "peak/rank(MiB)", "sent/rank(MiB)", "err/limit", "verdict");
-  for (const RealLayerRow& row : result.rows) {
-    fmt::print("  {:<14} {:>10.2f} {:>11.2f} {:>12.0f} {:>15.1f} {:>15.2f} {:>9.3f}  {}\n",
-               row.algorithm->id, sum(row.forward_s), sum(row.backward_s),
-               static_cast<double>(layer.tokens) / row.total_s(), mebibytes(row.peak_bytes),
-               mebibytes(row.bytes_sent * layer.heads), worst_ratio(row),
-               row.passed ? "ok" : "FAILED");
+int reproduce(const Options& o, const CLI::App& sub, Command& command) {
+  require(
+      o.all || !o.items.empty(),
+      fmt::format("nothing to reproduce; allowed: {}, items or papers of `seqpar list`, {}, --all",
+                  kQuick, kRealLayer));
+  require(!o.all || o.items.empty(), "--all with items; allowed: one of them");
+  for (const char* alone : {kQuick, kRealLayer})
+    require(!named(o, alone) || o.items.size() == 1,
+            fmt::format("{} with other items; allowed: it alone", alone));
+  if (o.backend != "sim") {
+    require(!o.resume && !named(o, kQuick) && !named(o, kRealLayer),
+            fmt::format("--backend {} measures; allowed: items that `seqpar list` shows for it, "
+                        "without --resume",
+                        o.backend));
+    require(o.config.empty() || o.items.size() == 1,
+            "--config of a measured run is a file; allowed: one item with it");
+    refuse_real_layer_options(sub);
+    return reproduce_measured(o.items, o.backend, o.config, o.out_dir, o.json, command);
   }
-  for (const RealLayerRow& row : result.rows) {
-    if (!row.passed) fmt::print("{} fails: {}\n", row.algorithm->id, row.worst);
+  if (named(o, kRealLayer)) {
+    require(o.config.empty() && !o.resume,
+            fmt::format("{} takes no --config or --resume; allowed: its own options", kRealLayer));
+    return reproduce_real_layer(o.real_layer, o.json, o.out_dir, command);
   }
-  fmt::print(
-      "# speed of lasp2 over lasp1: {:.3f} (the paper's 1.152 is of a whole model on 64 A100)\n",
-      speed_ratio(result));
-  fmt::print("# peak memory of the process: {:.2f} GiB\n", mebibytes(result.process_bytes) / 1024);
-  fmt::print("# stored: {}\n", path);
-}
-
-void print_json(const RealLayer& layer, const RealLayerResult& result, const std::string& path) {
-  nlohmann::ordered_json out{{"item", kRealLayer},
-                             {"kind", "measured"},
-                             {"tokens", layer.tokens},
-                             {"heads", layer.heads},
-                             {"ranks", layer.ranks},
-                             {"cores", result.cores},
-                             {"checked_tokens", result.checked_tokens},
-                             {"speed_ratio", speed_ratio(result)},
-                             {"process_peak_bytes", result.process_bytes},
-                             {"stored", path}};
-  for (const RealLayerRow& row : result.rows) {
-    out["algorithms"].push_back({{"id", row.algorithm->id},
-                                 {"forward_s", row.forward_s},
-                                 {"backward_s", row.backward_s},
-                                 {"worst_ratio", worst_ratio(row)},
-                                 {"peak_bytes", row.peak_bytes},
-                                 {"bytes_sent", row.bytes_sent},
-                                 {"passed", row.passed}});
+  refuse_real_layer_options(sub);
+  const SweepOptions options{o.config, o.out_dir, o.resume, command.line};
+  if (named(o, kQuick)) {
+    require(o.config.empty(), fmt::format("{} takes no --config; name an item", kQuick));
+    make_results_folder(o.out_dir);
+    return reproduce_quick(options, o.json, command);
   }
-  fmt::print("{}\n", out.dump(2));
-}
-
-int reproduce(const Options& o, const Command& command) {
-  if (o.item != kRealLayer)
-    throw Error(ErrorKind::kUsage,
-                fmt::format("unknown item '{}'; allowed: {}", o.item, kRealLayer));
-  RealLayer layer;
-  layer.tokens = parse_size(o.tokens, "--tokens");
-  if (layer.tokens < 1)
-    throw Error(ErrorKind::kUsage, "--tokens 0 is too small; allowed: 1 or more");
-  layer.heads = o.heads;
-  layer.ranks = o.ranks;
-  layer.seed = o.seed;
-  layer.algorithms = {find_algorithm("lasp2"), find_algorithm("lasp1")};
-  const Environment environment = capture_environment_with_gpus();
-  std::string path = o.out;
-  if (path.empty()) {
-    const std::filesystem::path folder = "data/results";
-    std::error_code failed;
-    std::filesystem::create_directories(folder, failed);
-    if (failed)
-      throw Error(ErrorKind::kEnvironment,
-                  fmt::format("cannot make the folder {}: {}; name a file with --out",
-                              folder.string(), failed.message()));
-    path = run_file_path(folder.string(), environment, kRealLayer);
+  std::vector<const ReplayItem*> items;
+  if (o.all) {
+    items.assign(replay_items().begin(), replay_items().end());
+  } else {
+    items = chosen_replays(o.items);
   }
-  RealLayerResult result;
-  {
-    Progress progress(true);
-    result = run_real_layer(
-        layer, [&](std::int64_t done, std::int64_t total) { progress.show(done, total); });
-  }
-  write_real_layer(path, layer, result, command.line, environment);
-  (o.json ? print_json : print_text)(layer, result, path);
-  bool passed = true;
-  for (const RealLayerRow& row : result.rows) passed = passed && row.passed;
-  return passed ? kOk : kFailed;
+  require(o.config.empty() || items.size() == 1 || std::filesystem::is_directory(o.config),
+          "--config of several items; allowed: a folder with PAPER/ITEM.toml, or one item");
+  make_results_folder(o.out_dir);
+  const int code = reproduce_sweep(items, options, o.json);
+  if (o.all) write_headline_timelines(o.out_dir);
+  return code;
 }
 
 }  // namespace
 
 void add_reproduce(CLI::App& app, Command& command) {
-  CLI::App* sub = app.add_subcommand("reproduce", "Replay an item of a paper and keep the result");
+  CLI::App* sub = app.add_subcommand("reproduce", "Replay items of papers and keep the results");
   const auto o = std::make_shared<Options>();
-  sub->add_option("item", o->item, fmt::format("Paper and item; there is {}", kRealLayer))
-      ->required();
-  sub->add_option("--tokens", o->tokens, "Length of the sequence")->capture_default_str();
-  sub->add_option("--heads", o->heads, "Heads of the layer")
-      ->check(CLI::Range(1, 1024))
+  sub->add_option("item", o->items,
+                  fmt::format("Items (`seqpar list` names them), papers, {}: a minute of "
+                              "everything, or {}: minutes of real computing",
+                              kQuick, kRealLayer));
+  sub->add_flag("--all", o->all, fmt::format("Every item but {}", kRealLayer));
+  sub->add_option(
+      "--config", o->config,
+      "A file for one item, or a folder with PAPER/ITEM.toml (default: experiments/configs)");
+  sub->add_option("--backend", o->backend,
+                  "sim predicts; thread, mpi and cuda measure the items that `seqpar list` shows")
       ->capture_default_str();
-  sub->add_option("--ranks", o->ranks, "Thread ranks")
-      ->check(CLI::Range(1, kMostThreadRanks))
-      ->capture_default_str();
-  sub->add_option("--seed", o->seed, "Seed of the values")
-      ->check(refuse_no_seed)
-      ->capture_default_str();
-  sub->add_option("--out", o->out, "Run file to write (default: a new one in data/results)");
+  sub->add_option("--out-dir", o->out_dir, "Folder of the results")->capture_default_str();
+  sub->add_flag("--resume", o->resume,
+                "Read what this version stored for the same config instead of running it again");
   sub->add_flag("--json", o->json, "Machine-readable output");
-  sub->footer("Example: seqpar reproduce lasp2/real-2048k --tokens 64K");
-  sub->callback([&command, o] { command.run = [&command, o] { return reproduce(*o, command); }; });
+  add_real_layer_options(*sub, o->real_layer);
+  sub->footer(
+      "Of one item all rows are shown, of several those that are not reproduced. Exit code 0: "
+      "every\n"
+      "item ended with a verdict, whichever; 1: an item broke, or a verification failed.\n"
+      "Example: seqpar reproduce lasp2/layer-2048k");
+  sub->callback([&command, o, sub] {
+    command.run = [&command, o, sub] { return reproduce(*o, *sub, command); };
+  });
 }
 
 }  // namespace sp

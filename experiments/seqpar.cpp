@@ -12,6 +12,7 @@
 
 #include "experiments/arguments.hpp"
 #include "experiments/commands.hpp"
+#include "harness/config/nearest.hpp"
 #include "reference/problem/error.hpp"
 
 namespace sp {
@@ -77,9 +78,13 @@ int run(int argc, char** argv) {
   add_list(app, command);
   add_verify(app, command);
   add_bench(app, command);
+  add_simulate(app, command);
+  add_calibrate(app, command);
   add_compute(app, command);
   add_check(app, command);
   add_reproduce(app, command);
+  add_compare(app, command);
+  add_report(app, command);
   add_env(app, command);
   for (CLI::App* sub : app.get_subcommands({})) {
     for (CLI::Option* option : sub->get_options()) {

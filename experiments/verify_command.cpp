@@ -18,7 +18,7 @@ namespace {
 
 // As typed; empty means drawn.
 struct Options {
-  std::string algorithm = "all", family, backend = "thread", ranks, dtype, values, out;
+  std::string algorithm = "all", family, backend = "thread", platform, ranks, dtype, values, out;
   std::string module, layers;
   std::string tokens, batch, heads, kv_heads, head_size, value_head_size, window, projected;
   std::string causal, segments;
@@ -179,16 +179,16 @@ int verify_command(const Options& o, Command& command) {
   options.pins = pins_of(o, options.repeat_flags);
   const std::unique_ptr<Backend> backend = make_backend(
       o.backend, std::chrono::milliseconds(static_cast<std::int64_t>(o.time_limit_s * 1000)),
-      command);
+      command, o.platform);
   for (const int ranks : options.pins.ranks)
     validate({ranks, o.ranks_per_node > 0 ? o.ranks_per_node : 1}, *backend);
   if (o.ranks_per_node > 0 && o.ranks.empty()) {
     throw Error(ErrorKind::kUsage, "--ranks-per-node needs --ranks that it divides");
   }
-  options.repeat_flags =
-      fmt::format(" --backend {}{}{}{}{}", o.backend, options.repeat_flags,
-                  o.forward_only ? " --forward-only" : "", o.checked ? " --checked" : "",
-                  o.chaos ? fmt::format(" --chaos {}", *o.chaos) : "");
+  options.repeat_flags = fmt::format(
+      " --backend {}{}{}{}{}{}", o.backend, o.platform.empty() ? "" : " --platform " + o.platform,
+      options.repeat_flags, o.forward_only ? " --forward-only" : "", o.checked ? " --checked" : "",
+      o.chaos ? fmt::format(" --chaos {}", *o.chaos) : "");
   options.seed = o.seed;
   options.cases = o.only_case ? 1 : o.cases;
   options.first_case = o.only_case.value_or(0);
@@ -261,7 +261,10 @@ void add_verify(CLI::App& app, Command& command) {
       ->capture_default_str();
   sub->add_option("--family", o->family, "Only algorithms of this family; linear includes hybrid")
       ->check(CLI::IsMember({"softmax", "projected softmax", "linear", "hybrid"}));
-  sub->add_option("--backend", o->backend, "thread, mpi, cuda or emulated")->capture_default_str();
+  sub->add_option("--backend", o->backend, "thread, mpi, cuda, emulated or sim")
+      ->capture_default_str();
+  sub->add_option("--platform", o->platform,
+                  "Of --backend sim: a name of `seqpar list` or a file (default dgx_a100)");
   sub->add_option("--ranks", o->ranks,
                   "Rank counts to draw from: 8, 2,4,8, 1..9, 8:64:*2 (default 1..9,16)");
   sub->add_option("--ranks-per-node", o->ranks_per_node,

@@ -39,7 +39,7 @@ class PaperTable {
   double rounding(std::size_t row, const std::string& column) const;
 
  private:
-  friend PaperTable read_paper_table(const std::string& path);
+  friend class PaperTableReader;
   std::size_t column_index(const std::string& column) const;
   std::string name_, title_, citation_, file_;
   Grade grade_ = Grade::kPrinted;

@@ -22,9 +22,9 @@
 
 namespace sp {
 
-enum class Verdict : std::uint8_t { kReproduced, kNotReproduced, kNotCheckable, kContext };
-std::string name_of(
-    Verdict verdict);  // "reproduced", "not reproduced", "not checkable here", "context"
+enum class ClaimVerdict : std::uint8_t { kReproduced, kNotReproduced, kNotCheckable, kContext };
+// "reproduced", "not reproduced", "not checkable here", "context"
+std::string name_of(ClaimVerdict verdict);
 
 // How a number came about; never mixed in one column.
 enum class Provenance : std::uint8_t { kFormula, kCounted, kSimulated, kMeasured };
@@ -42,7 +42,7 @@ struct ReplayRow {
   Provenance provenance = Provenance::kSimulated;
   double band = 0;      // relative to ours
   bool fitted = false;  // used by the calibration: agreement proves nothing
-  Verdict verdict = Verdict::kContext;
+  ClaimVerdict verdict = ClaimVerdict::kContext;
   std::string reason;  // unless reproduced or context: one sentence
   double error() const { return ours / paper - 1; }
 };
@@ -69,7 +69,7 @@ struct ReplayResult {
   std::string assumption;             // what decides the item, one or two sentences
   std::vector<std::string> findings;  // what came out, one sentence each
   // Of the item: reproduced if all its judged rows are; else not reproduced (`reason`).
-  Verdict verdict = Verdict::kContext;
+  ClaimVerdict verdict = ClaimVerdict::kContext;
   std::string reason;
 };
 // Sets the item's verdict from its rows unless it is set.
@@ -87,6 +87,9 @@ struct ReplayItem {
   const char* paper;  // citation with arXiv number
   ReplayResult (*run)(const ReplayContext&);
 };
+
+// The platforms that a config names, anywhere: what its item's numbers depend on besides it.
+std::vector<Platform> platforms_of(const Config& config);
 
 // All items that run on `sim`, in the order of papers.
 std::span<const ReplayItem* const> replay_items();

@@ -1,14 +1,15 @@
 // The run file of a replay: data/results/<utc>-<commit>-<paper>-<item>.h5 (data/README.md).
 //
-//   attributes        schema_name = "seqpar.replay", schema_version, created_utc, kind = "simulated",
-//                     item, title, paper, verdict, reason, assumption, config_sha256, command_line
+//   attributes        schema_name = "seqpar.replay", schema_version, created_utc, software_version,
+//                     software, kind = "simulated", item, title, paper, verdict, reason,
+//                     assumption, config_sha256, command_line
 //   /row              axis (int64 0..n-1, dimension scale "row"); along it:
 //     /label /quantity /unit /grade /provenance /verdict /reason   variable-length strings
 //     /paper_value /ours /error /band /rounding                    float64, NaN where there is none
-//     /fitted                                                      int8
+//     /fitted                                                      int64, 0 or 1
 //   /findings         strings, axis /finding
-//   /curves/<nnn>     group per curve: attributes plot, name, x_label, y_label, from_paper (int8),
-//                     provenance; data sets x (dimension scale) and y
+//   /curves/<nnn>     group per curve: attributes plot, name, x_label, y_label, from_paper
+//                     (0 or 1), provenance; data sets x (dimension scale) and y
 //   /config/toml      verbatim text of the config; /config/platform of the platform
 //   /environment      as in every run file
 // SPDX-License-Identifier: Apache-2.0
@@ -25,6 +26,7 @@ namespace sp {
 struct ReplayRecord {
   std::string item, title, paper, command_line;
   std::string config, platforms;  // verbatim
+  std::string software;           // what computed it: version, commit, build
   ReplayResult result;
 };
 

@@ -175,9 +175,11 @@ void write_costs(hid_t group, const Writer& writer) {
                [](const BenchRow& row) { return score(row).percent_of_ideal; });
 }
 
-void write_verdicts(hid_t group, const Writer& writer) {
+// A prediction computes nothing that could be wrong.
+void write_verdicts(hid_t group, const Writer& writer, bool checked) {
   writer.words(group, "verdict", "of the correctness check: passed, failed or none",
-               [](const BenchRow& row) {
+               [checked](const BenchRow& row) {
+                 if (!checked) return "none";
                  if (row.status == RowStatus::kFailed) return "failed";
                  return row.status == RowStatus::kOk ? "passed" : "none";
                });
@@ -193,7 +195,7 @@ void write_verdicts(hid_t group, const Writer& writer) {
 
 void write_bench_run(const std::string& path, const BenchTable& table,
                      const Environment& environment) {
-  RunFile run = begin_run(environment, table.command_line);
+  RunFile run = begin_run(environment, table.command_line, table.kind);
   for (const auto& [name, value] : table.config) h5::write_attribute(run.config, name, value);
   h5::write_attribute(run.config, "seed", std::to_string(table.seed));  // beyond signed integers
   {
@@ -205,7 +207,11 @@ void write_bench_run(const std::string& path, const BenchTable& table,
                  [](const BenchRow& row) { return row.problem; });
     write_samples(h5::create_group(run.file, "samples"), writer);
     write_costs(h5::create_group(run.file, "cost"), writer);
-    write_verdicts(h5::create_group(run.file, "verification"), writer);
+    const bool predicted = table.kind == "simulated";
+    if (predicted)
+      writer.cells(run.file, "band", "largest relative error of the platform's calibration", "1",
+                   [](const BenchRow& row) { return row.band; });
+    write_verdicts(h5::create_group(run.file, "verification"), writer, !predicted);
   }
   finish_run(path, std::move(run));
 }

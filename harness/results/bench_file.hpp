@@ -1,4 +1,4 @@
-// The run file of `seqpar bench`: raw samples, costs and verdicts on the axes variant, number of
+// The run file of `seqpar bench` and `seqpar simulate`: raw samples, costs and verdicts on the axes variant, number of
 // tokens and number of ranks (data/README.md).
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -20,6 +20,7 @@ struct BenchTable {
   std::uint64_t seed = 0;
   std::string command_line{};                                 // verbatim
   std::vector<std::pair<std::string, std::string>> config{};  // what the options resolve to
+  std::string kind = "measured";                              // or "simulated"; never mixed
 };
 
 // Points of the axes that no row stands for have status `unverified` and NaN.

@@ -50,13 +50,14 @@ RunAxis finish_axis(const std::string& name, const std::string& long_name, h5::H
 
 }  // namespace
 
-RunFile begin_run(const Environment& environment, const std::string& command_line) {
+RunFile begin_run(const Environment& environment, const std::string& command_line,
+                  const std::string& kind) {
   h5::Handle file = h5::create_image();
   h5::write_attribute(file, "schema_name", std::string("seqpar.run"));
-  h5::write_attribute(file, "schema_version", std::string("1.1.0"));
+  h5::write_attribute(file, "schema_version", std::string("1.2.0"));
   h5::write_attribute(file, "created_utc", environment.at("created_utc"));
   h5::write_attribute(file, "software_version", environment.at("software_version"));
-  h5::write_attribute(file, "kind", std::string("measured"));
+  h5::write_attribute(file, "kind", kind);
   write_environment(file, environment);
   h5::Handle config = h5::create_group(file, "config");
   h5::write_attribute(config, "command_line", command_line);

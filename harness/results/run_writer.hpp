@@ -16,8 +16,9 @@ struct RunFile {
   h5::Handle file;    // in memory
   h5::Handle config;  // group; what the command was told
 };
-// With root attributes, environment and command line.
-RunFile begin_run(const Environment& environment, const std::string& command_line);
+// With root attributes, environment and command line. `kind` is "measured" or "simulated".
+RunFile begin_run(const Environment& environment, const std::string& command_line,
+                  const std::string& kind = "measured");
 // Writes it to the disk, whole or not at all. Nothing else may refer to it any more.
 void finish_run(const std::string& path, RunFile run);
 

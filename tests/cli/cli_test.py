@@ -11,7 +11,10 @@ import sys
 import unittest
 
 SEQPAR = sys.argv[1]
-SUBCOMMANDS = ("list", "reproduce", "verify", "bench", "compute", "check", "env")
+SUBCOMMANDS = (
+    *("list", "reproduce", "verify", "bench", "simulate", "compute", "check"),
+    *("compare", "report", "calibrate", "env"),
+)
 
 
 def seqpar(*words, **more):
@@ -43,7 +46,16 @@ class Answers(unittest.TestCase):
         ids = [a["id"] for a in parsed["algorithms"]]
         self.assertGreaterEqual(len(ids), 13)
         self.assertEqual(len(ids), len(set(ids)))
-        self.assertEqual(re.findall(r"^  (\S+)", text, re.M), ids)
+        tables = text.split("\n\n")
+        self.assertEqual(re.findall(r"^  (\S+)", tables[0], re.M), ids)
+        for table, (key, name) in zip(
+            tables[1:],
+            (("platforms", "name"), ("experiments", "id"), ("measured", "id")),
+            strict=True,
+        ):
+            names = [each[name] for each in parsed[key]]
+            self.assertEqual(re.findall(r"^  (\S+)", table, re.M), names)
+            self.assertEqual(len(names), len(set(names)))
         self.assertIn("thread", [b["name"] for b in parsed["backends"] if b["built"]])
 
     def test_env(self):
@@ -93,6 +105,10 @@ WRONG_WORDS = [
     ("verify --algorithm Ring/Zigzag", "did you mean"),
     ("verify --algorithm", "--algorithm"),
     ("verify --backend thraed", "allowed: thread, mpi, cuda, emulated"),
+    ("verify --backend sim --platform nowhere", "unknown platform 'nowhere'"),
+    ("verify --backend sim --chaos 1", "use the back-ends thread or mpi"),
+    ("verify --backend sim --ranks 4096", "back-end sim allows 1.."),
+    ("verify --platform dgx_a100", "allowed with it: --backend sim"),
     ("verify --backend emulated --dtype f64", "allowed: f32, bf16, f16"),
     ("verify --backend emulated --checked", "checks every access"),
     ("verify --backend emulated --ranks 65", "allows 1..64"),

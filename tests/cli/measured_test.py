@@ -1,0 +1,123 @@
+"""seqpar reproduce --backend: real scaling runs, stored apart from the simulated ones.
+
+Usage: measured_test.py SEQPAR [MPIEXEC]. SPDX-License-Identifier: Apache-2.0
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+SEQPAR = sys.argv[1]
+MPIEXEC = sys.argv[2] if len(sys.argv) > 2 else None
+MPI_ENVIRONMENT = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
+    "ASAN_OPTIONS": "detect_leaks=0",  # MPI leaks by design
+}
+ITEM = "scaling/equal-work"
+SMALL = """title = "small"
+algorithms = ["ring/zigzag", "lasp2"]
+heads = 2
+head_size = 8
+dtype = "f32"
+repetitions = 2
+[cpu]
+tokens = [64]
+ranks = [1, 2, 16]
+"""
+
+
+def run(*words, **more):
+    return subprocess.run(words, capture_output=True, text=True, timeout=120, **more)
+
+
+class Measured(unittest.TestCase):
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.folder = pathlib.Path(directory.name)
+        self.config = self.folder / "small.toml"
+        self.config.write_text(SMALL)
+
+    def words(self, *more):
+        shared = ("--config", self.config, "--out-dir", self.folder / "out")
+        return (SEQPAR, "reproduce", ITEM, *shared, *more)
+
+    def stored(self):
+        (path,) = (self.folder / "out").iterdir()
+        return path
+
+    def test_threads(self):
+        done = run(*self.words("--backend", "thread"))
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        table = done.stdout[done.stdout.index("# equal work") :]
+        rows = [line.split() for line in table.splitlines() if not line.startswith("#")]
+        self.assertEqual(
+            [row[:2] for row in rows],
+            [[name, ranks] for name in ("ring/zigzag", "lasp2") for ranks in ("1", "2", "16")],
+        )
+        for row in rows[::3]:
+            self.assertEqual(row[6:], ["0.0", "1.000"], "one rank has no overhead")
+        self.assertIn(f"# stored: {self.stored()}", done.stdout)
+        try:
+            import h5py
+        except ImportError as missing:
+            self.skipTest(f"{missing}; install python3-h5py")
+        with h5py.File(self.stored()) as file:
+            self.assertEqual(file.attrs["kind"], "measured")
+            self.assertEqual(file["config"].attrs["item"], ITEM)
+            self.assertEqual(file["config"].attrs["config_toml"], SMALL)
+            self.assertTrue((file["samples/time"][...] > 0).all())
+
+    @unittest.skipUnless(MPIEXEC, "no MPI in this build")
+    def test_processes_run_the_ranks_that_there_are(self):
+        launcher = (MPIEXEC, "--oversubscribe", "-n", "2")
+        done = run(
+            *launcher,
+            *self.words("--backend", "mpi", "--json"),
+            env={**os.environ, **MPI_ENVIRONMENT},
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        parsed = json.loads(done.stdout)
+        self.assertEqual(parsed["kind"], "measured")
+        (item,) = parsed["items"]
+        self.assertEqual((item["item"], item["stored"]), (ITEM, str(self.stored())))
+        self.assertEqual({row["ranks"] for row in item["benchmarks"]}, {1, 2})
+        self.assertEqual({row["backend"] for row in item["benchmarks"]}, {"mpi"})
+
+    def test_refusals(self):
+        self.config.write_text(SMALL + "frobnicate = 1\n")
+        for words, said in (
+            (self.words("--backend", "thread"), "frobnicate"),
+            (self.words("--backend", "emulated"), "allowed: thread, mpi, cuda"),
+            (self.words("--backend", "thread", "--resume"), "without --resume"),
+            (self.words("rsa/memory", "--backend", "thread"), "one item"),
+            ((SEQPAR, "reproduce", "no/such", "--backend", "thread"), f"{ITEM}"),
+        ):
+            with self.subTest(words):
+                done = run(*words)
+                self.assertEqual((done.returncode, done.stdout), (2, ""), done.stderr)
+                self.assertRegex(done.stderr, r"\Aseqpar: [^\n]+\n\Z")
+                self.assertIn(said, done.stderr)
+        self.assertFalse((self.folder / "out").exists() and list((self.folder / "out").iterdir()))
+
+
+class Configs(unittest.TestCase):
+    def test_all_are_listed_and_name_what_exists(self):
+        listed = json.loads(run(SEQPAR, "list", "--json").stdout)
+        known = {a["id"] for a in listed["algorithms"]}
+        self.assertIn(ITEM, [item["id"] for item in listed["measured"]])
+        source = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "configs"
+        for item in listed["measured"]:
+            text = (source / f"{item['id']}.measured.toml").read_text()
+            line = next(row for row in text.splitlines() if row.startswith("algorithms"))
+            self.assertLessEqual(set(json.loads(line.split("=")[1])), known, item)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1])
