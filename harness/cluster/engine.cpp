@@ -130,7 +130,6 @@ struct SimEngine::Parts {
     const s4u::CommPtr comm =
         s4u::Comm::sendto_init(host(flow.from, flow.channel), host(flow.to, flow.channel));
     comm->set_payload_size(static_cast<std::uint64_t>(flow.bytes));
-    if (flow.rate > 0) comm->set_rate(flow.rate);
     comm->start();
     return comm;
   }

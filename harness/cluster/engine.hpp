@@ -35,7 +35,6 @@ struct Flow {
   std::int64_t bytes = 0;
   int channel = 0;     // whose bandwidth it shares on both devices (CommModel::channel_bandwidth)
   double delay_s = 0;  // from now
-  double rate = 0;     // bytes/s at most; 0: what the links give
 };
 
 class SimEngine {

@@ -122,11 +122,12 @@ void trace_collective(const SimOperation& operation, double begin, std::int64_t 
   group.cluster.trace(span);
 }
 
-// Of one message of an all-to-all; 0: unlimited (CommModel::fan_bandwidth).
-double fan_rate(const SimGroup& group, Pattern pattern) {
-  const double peers = group.size() - 1;
-  if (pattern != Pattern::kAllToAll || peers < 2) return 0;
-  return group.cluster.platform().comm.fan_bandwidth / (peers * peers);
+// What an all-to-all takes at least (CommModel::fan_bandwidth), given what every rank sends.
+double fan_seconds(const SimGroup& group, Pattern pattern, const std::vector<std::int64_t>& sent) {
+  const double bandwidth = group.cluster.platform().comm.fan_bandwidth;
+  const int peers = group.size() - 1;
+  if (pattern != Pattern::kAllToAll || peers < 2 || bandwidth <= 0) return 0;
+  return static_cast<double>(*std::ranges::max_element(sent)) * peers / bandwidth;
 }
 
 // Of the rank that comes last, on behalf of all.
@@ -136,17 +137,18 @@ void run_collective(const SimMeeting& meeting, SimGroup& group) {
   const double begin = engine.now();
   std::vector<std::int64_t> sent(group.members.size()), received(group.members.size());
   const CollectiveBytes bytes = bytes_of(meeting, group);
-  const double rate = fan_rate(group, bytes.pattern);
   for (const Stage& stage : group.planner.plan(bytes).stages) {
     std::vector<Flow> flows;
     for (const Hop& hop : stage.hops) {
-      flows.push_back({group.world_rank(hop.from), group.world_rank(hop.to), hop.bytes,
-                       group.channel, 0, rate});
+      flows.push_back(
+          {group.world_rank(hop.from), group.world_rank(hop.to), hop.bytes, group.channel});
       sent[index(hop.from)] += hop.bytes;
       received[index(hop.to)] += hop.bytes;
     }
     engine.sleep(group.planner.latency_s(stage));
+    const double flowing = engine.now();
     engine.move(flows);
+    engine.sleep(flowing + fan_seconds(group, bytes.pattern, sent) - engine.now());
   }
   deliver(meeting);
   for (const auto& each : meeting.operations) {

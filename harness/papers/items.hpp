@@ -29,7 +29,10 @@ extern const ReplayItem kRsaClaims;
 extern const ReplayItem kLasp1Communication;
 extern const ReplayItem kLasp2Communication;
 extern const ReplayItem kLasp2ChainVsGather;
+extern const ReplayItem kLasp2Figure3;
+extern const ReplayItem kLasp2Table5;
 extern const ReplayItem kTokenRingCaseStudy;
 extern const ReplayItem kTokenRingTraffic;
+extern const ReplayItem kTokenRingControls;
 
 }  // namespace sp

@@ -24,9 +24,12 @@ std::span<const ReplayItem* const> replay_items() {
       &kLasp2Layer2048k,
       &kLasp2Communication,
       &kLasp2ChainVsGather,
+      &kLasp2Figure3,
+      &kLasp2Table5,
       &kStripedTheoretical,
       &kTokenRingCaseStudy,
       &kTokenRingTraffic,
+      &kTokenRingControls,
   };
   return items;
 }

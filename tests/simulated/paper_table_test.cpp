@@ -71,7 +71,7 @@ TEST_F(Tables, HaveHeadColumnsAndCells) {
 }
 
 TEST_F(Tables, KnowTheLastPrintedDigit) {
-  const PaperTable table = read(kTable + "a,8K,57.346,\nb,24.5e3,416,\nc,300,1.0,\nd,7,4e-5,\n");
+  const PaperTable table = read(kTable + "a,8K,57.346,\nb,24.5e3,416,\nc,300,1.0,\nx,7,4e-5,\n");
   EXPECT_DOUBLE_EQ(table.rounding(0, "tokens"), 512);
   EXPECT_DOUBLE_EQ(table.rounding(0, "rate"), 0.0005);
   EXPECT_DOUBLE_EQ(table.rounding(1, "tokens"), 50);

@@ -161,8 +161,8 @@ void Sweep::findings(ReplayResult& result) const {
   };
   result.findings.push_back(fmt::format(
       "Between {} and {} ranks at {} tokens, where work is negligible, every rank more costs the "
-      "chain {:.3g} us a pass and the gather {:.3g} us: both have P - 1 steps inside, but those of "
-      "one collective are pipelined and start once.",
+      "chain {:.3g} us a pass, a hop that waits for the one before, and the gather {:.3g} us, the "
+      "bytes of one more state.",
       few, many, kibi(shortest), per_hop(kChain), per_hop(kGather)));
   const auto gap = [&](std::int64_t tokens, Way way) {
     return (at(many, tokens).ways[way].total_s() - at(many, tokens).ways[kGather].total_s()) /
