@@ -20,7 +20,10 @@ namespace {
 // Of the only row, if it is right; collective over the back-end.
 void write_trace(Backend& backend, const BenchPlan& plan, const BenchWords& o,
                  const BenchRow& row) {
-  if (!backend.agree(row.status == RowStatus::kOk)) return;
+  if (!backend.agree(row.status == RowStatus::kOk)) {
+    if (backend.leads()) say_no_timeline(o, row);
+    return;
+  }
   const auto [algorithm, module] = variants_of(plan).front();
   Case drawn{.problem = problem_of(plan, algorithm->family, module, plan.lengths.front()),
              .world = plan.worlds.front(),
@@ -46,6 +49,7 @@ int bench_command(const BenchWords& o, Command& command) {
       command);
   const BenchPlan plan = plan_bench(o, *backend);
   if (!o.trace.empty()) require_one_run(plan);
+  if (backend->leads()) require_outputs(o);
   const BenchTable table = bench_table(run_bench(*backend, plan, o), plan, o, command.line);
   int code = kOk;
   if (backend->leads()) {

@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "experiments/arguments.hpp"
+#include "harness/results/atomic_file.hpp"
 #include "harness/run/execute.hpp"
 #include "reference/problem/error.hpp"
 
@@ -164,6 +165,18 @@ void require_one_run(const BenchPlan& plan) {
   if (runs != 1)
     refuse(fmt::format("--trace shows one run, not {}; name one --algorithm, --tokens and --ranks",
                        runs));
+}
+
+void require_outputs(const BenchWords& words) {
+  if (!words.out.empty() && words.out == words.trace)
+    refuse(fmt::format("--out and --trace are both {}; allowed: two files", words.out));
+  for (const std::string& path : {words.out, words.trace})
+    if (!path.empty()) require_writable(path);
+}
+
+void say_no_timeline(const BenchWords& words, const BenchRow& row) {
+  fmt::print(stderr, "seqpar: {} was not written: the run ended with status {}\n", words.trace,
+             name_of(row.status));
 }
 
 Problem problem_of(const BenchPlan& plan, Family family, Module module, std::int64_t length) {

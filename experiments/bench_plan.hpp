@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "harness/results/bench_row.hpp"
 #include "harness/run/backend.hpp"
 #include "optimized/algorithms/algorithm.hpp"
 #include "reference/problem/problem.hpp"
@@ -51,6 +52,10 @@ std::vector<std::pair<std::string, std::string>> problem_config(const BenchPlan&
                                                                 const BenchWords& words);
 // Refuses a plan of more than one row: a timeline shows one run.
 void require_one_run(const BenchPlan& plan);
+// Refuses files that could not be written, before anything is computed for them.
+void require_outputs(const BenchWords& words);
+// Says on stderr why --trace has left no file.
+void say_no_timeline(const BenchWords& words, const BenchRow& row);
 // The problem that an algorithm of this family is timed on. It need not be valid: not every family
 // takes every shape and mask.
 Problem problem_of(const BenchPlan& plan, Family family, Module module, std::int64_t length);

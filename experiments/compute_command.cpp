@@ -6,6 +6,7 @@
 
 #include "experiments/arguments.hpp"
 #include "experiments/backends.hpp"
+#include "harness/results/atomic_file.hpp"
 #include "harness/results/problem_file.hpp"
 #include "harness/results/result_file.hpp"
 #include "harness/run/execute.hpp"
@@ -31,6 +32,7 @@ int compute(const Options& options, Command& command) {
   const World world{options.ranks, options.ranks_per_node, options.splits};
   validate(world, *backend);
   const ProblemFile file = read_problem(options.problem);
+  if (backend->leads()) require_writable(options.result);
   const Execution execution =
       execute(*backend, {}, *chosen.front(), file.problem, file.inputs, world);
   if (!backend->leads()) return kOk;

@@ -53,11 +53,17 @@ BenchWords words_of(const Config& config, const Backend& backend) {
   words.causal = config.flag("causal", true) ? "on" : "off";
   words.module = config.text("module", "basic");
   words.repetitions = whole("repetitions", 5);
+  words.ranks_per_node = whole("ranks_per_node", 1);
   for (const char* machine : {"cpu", "cuda"}) {
     if (!config.has(machine)) continue;
     const Config sizes = config.table(machine);
     const std::vector<std::int64_t> tokens = sizes.sizes("tokens", 1);
     const std::vector<std::int64_t> ranks = sizes.integers("ranks", 1, kMostThreadRanks);
+    for (const std::int64_t rank : ranks)
+      if (rank % words.ranks_per_node != 0)
+        sizes.refuse("ranks", fmt::format("an element is {}; allowed: each a multiple of "
+                                          "ranks_per_node, {}",
+                                          rank, words.ranks_per_node));
     if ((std::string(machine) == "cuda") != (words.backend == "cuda")) continue;
     words.tokens = fmt::format("{}", fmt::join(tokens, ","));
     std::vector<std::int64_t> there;

@@ -21,8 +21,9 @@ struct MeasuredItem {
 // All of them, by id.
 std::vector<MeasuredItem> measured_items();
 
-// All items where none is named. `config`: another file for the only item, or empty. Exit code: kFailed if a row of an item fails its check. Collective over the back-end. Throws
-// Error(kUsage) with what is allowed, Error(kEnvironment) for a back-end that is not there.
+// All items where none is named. `config`: another file for the only item, or empty. Exit code:
+// kFailed if a row of an item fails its check. Collective over the back-end. Throws Error(kUsage)
+// with what is allowed, Error(kEnvironment) for a back-end that is not there.
 int reproduce_measured(const std::vector<std::string>& items, const std::string& backend,
                        const std::string& config, const std::string& out_dir, bool json,
                        Command& command);

@@ -12,6 +12,7 @@
 #include "experiments/reproduce_sweep.hpp"
 #include "harness/papers/real_layer.hpp"
 #include "harness/papers/real_layer_file.hpp"
+#include "harness/results/atomic_file.hpp"
 #include "harness/results/run_file.hpp"
 #include "optimized/algorithms/registry.hpp"
 #include "reference/problem/error.hpp"
@@ -108,6 +109,7 @@ int reproduce_real_layer(const RealLayerWords& o, bool json, const std::string& 
     make_results_folder(out_dir);
     path = run_file_path(out_dir, environment, kRealLayer);
   }
+  require_writable(path);
   RealLayerResult result;
   {
     Progress progress(true);

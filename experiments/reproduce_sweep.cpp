@@ -16,6 +16,7 @@
 #include "experiments/progress.hpp"
 #include "harness/config/nearest.hpp"
 #include "harness/papers/sha256.hpp"
+#include "harness/results/atomic_file.hpp"
 #include "harness/results/run_file.hpp"
 #include "reference/problem/error.hpp"
 
@@ -158,6 +159,7 @@ void make_results_folder(const std::string& folder) {
     throw Error(ErrorKind::kEnvironment,
                 fmt::format("cannot make the folder {}: {}; name another with --out-dir", folder,
                             failed.message()));
+  require_writable((fs::path(folder) / "result.h5").string());
 }
 
 std::vector<ReplayOutcome> sweep(const std::vector<const ReplayItem*>& items,

@@ -31,7 +31,7 @@ struct ReplayOutcome {
 // what is allowed.
 std::vector<const ReplayItem*> chosen_replays(const std::vector<std::string>& words);
 
-// Makes the folder. Throws Error(kEnvironment) if it cannot.
+// Makes the folder. Throws Error(kEnvironment) if it cannot, or cannot write into it.
 void make_results_folder(const std::string& folder);
 
 // An item that throws is broken and the others still run; but a single one with

@@ -205,6 +205,7 @@ int simulate_command(const SimulateWords& o, Command& command) {
   if (plan.base.dtype == DType::kF64)
     throw Error(ErrorKind::kUsage, "--dtype f64 has no simulated kernels; allowed: f32, bf16, f16");
   if (!o.bench.trace.empty()) require_one_run(plan);
+  require_outputs(o.bench);
   const bool in_nodes = platform.node.wiring != Wiring::kTorus;
   Timeline timeline(in_nodes ? platform.node.devices : 0);
   std::vector<BenchRow> rows =
@@ -218,12 +219,17 @@ int simulate_command(const SimulateWords& o, Command& command) {
     table.config.emplace_back("platform_toml", platform.verbatim);
     write_bench_run(o.bench.out, table, environment);
   }
-  if (const BenchRow& row = table.rows.front();
-      !o.bench.trace.empty() && row.status == RowStatus::kOk)
-    write_chrome_trace(
-        o.bench.trace, timeline.take(), timeline.devices_per_node(),
-        fmt::format("{} on {}, {} ranks: {}", row.variant(), platform.name, row.ranks, row.problem),
-        "simulated");
+  if (!o.bench.trace.empty()) {
+    const BenchRow& row = table.rows.front();
+    if (row.status != RowStatus::kOk) {
+      say_no_timeline(o.bench, row);
+    } else {
+      write_chrome_trace(o.bench.trace, timeline.take(), timeline.devices_per_node(),
+                         fmt::format("{} on {}, {} ranks: {}", row.variant(), platform.name,
+                                     row.ranks, row.problem),
+                         "simulated");
+    }
+  }
   return exit_code(table.rows);
 }
 

@@ -19,7 +19,8 @@ constexpr const char* kRow =
 
 constexpr const char* kIdeal =
     "the predicted time of the same problem and algorithm on one device, whose memory is not "
-    "limited, divided by P";
+    "limited, divided by P; above 100 where ranks have whole rectangles of the causal triangle, "
+    "which run at a better rate than the triangle of the one device";
 
 std::int64_t peak_bytes(const BenchRow& row) {
   std::int64_t most = 0;

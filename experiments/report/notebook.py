@@ -72,9 +72,14 @@ def number(value):
     return value if isinstance(value, str) else f"{value:.6g}"
 
 
-def plot(replay):
-    """Its plots: the paper's points hollow, ours solid, simulated dashed. If none, agreement."""
-    figures = [plots.figure(curves, title) for title, curves in replay.plots().items()]
+def plot(replay, *words):
+    """Its plots, or those with one of these words in the title: the paper's points hollow, ours
+    solid, simulated dashed. If it has none, agreement."""
+    figures = [
+        plots.figure(curves, title)
+        for title, curves in replay.plots().items()
+        if not words or any(word in title for word in words)
+    ]
     for figure in figures or [agreement(replay)]:
         show(figure)
 

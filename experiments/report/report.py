@@ -20,9 +20,24 @@ import records
 import results
 import timelines
 
-FOLDED_FROM = 13  # rows of an item
+FOLDED_FROM = 13  # rows of a table
+MOST_PLOTS, MOST_FINDINGS = 3, 5  # of an item that are not folded
 STATEMENT = "holds"  # the unit of claims that are no numbers: 1 if it holds, 0 if not
 MOST_TIMELINES = 12
+# In this order; others follow under the names of their folders.
+PAPERS = {
+    "rsa": "RSA",
+    "ring_attention": "Ring Attention",
+    "lwm": "LWM",
+    "token_ring": "TokenRing",
+    "lasp1": "LASP-1",
+    "lasp2": "LASP-2",
+    "striped": "Striped Attention",
+    "zigzag": "Zigzag",
+    "usp": "USP",
+    "dist_flash": "DistFlashAttn",
+    "burst": "BurstAttention",
+}
 MARKS = {
     records.REPRODUCED: ("yes", "✓"),
     records.NOT_REPRODUCED: ("no", "✗"),
@@ -76,14 +91,12 @@ def page(found):
         undefined=jinja2.StrictUndefined,
     )
     items = [item_of(replay, index) for index, replay in enumerate(found.replays)]
-    papers = collections.defaultdict(list)
-    for item in items:
-        papers[item["id"].split("/")[0]].append(item)
     shown = found.traces[:MOST_TIMELINES]
     by_kind = [[t for t in shown if t.kind == kind] for kind in ("measured", "simulated")]
     return environment.get_template("template.html").render(
-        papers=papers,
+        papers=papers_of(items),
         items=items,
+        most={"plots": MOST_PLOTS, "findings": MOST_FINDINGS, "rows": FOLDED_FROM - 1},
         item_counts=counts(replay.verdict for replay in found.replays),
         row_counts=counts(row.verdict for replay in found.replays for row in replay.rows),
         fitted=sum(
@@ -107,6 +120,24 @@ def counts(verdicts):
     """[(verdict, class, mark, how many)] of the three that are verdicts."""
     counted = collections.Counter(verdicts)
     return [(v, *MARKS[v], counted[v]) for v in records.VERDICTS if v != records.CONTEXT]
+
+
+def papers_of(items):
+    """Papers with their items."""
+    groups = collections.defaultdict(list)
+    for item in items:
+        groups[item["id"].split("/")[0]].append(item)
+    order = [*PAPERS, *sorted(groups.keys() - PAPERS.keys())]
+    return [
+        {
+            "name": PAPERS.get(paper, paper),
+            "anchor": f"paper/{paper}",
+            "items": groups[paper],
+            "reproduced": sum(item["verdict"] == records.REPRODUCED for item in groups[paper]),
+        }
+        for paper in order
+        if paper in groups
+    ]
 
 
 def item_of(replay, index):

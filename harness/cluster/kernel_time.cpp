@@ -39,17 +39,20 @@ double attention_seconds(const Device& device, Pass pass, std::int64_t flops,
 
   double share = forward ? model.attention_forward : model.attention_backward;
   const double rows = static_cast<double>(n * heads);
-  share *= rows / (rows + model.half_rows);
   double computed = static_cast<double>(pairs);
   // Where the mask hides whole rows or columns, as between the halves of zigzag shards, a smaller
   // rectangle is left. A diagonal leaves n (n +- 1) / 2 pairs, which an even n does not divide.
   const bool cut = pairs % n != 0 && pairs % m != 0;
+  // The rows that run last, half a wave on average, are the longest: those of a diagonal see m keys.
+  double last_rows = model.half_rows;
   if (cut) {
     share *= model.diagonal;
+    last_rows *= static_cast<double>(n) * static_cast<double>(m) / static_cast<double>(pairs);
     // Every row's last tile is half hidden, on average.
     computed += static_cast<double>(n * std::max(model.query_tile, model.key_tile)) / 2;
     computed = std::min(computed, static_cast<double>(n) * static_cast<double>(m));
   }
+  share *= rows / (rows + last_rows);
   return computed * static_cast<double>(flops_per_pair) /
          (device.peak(operand_type(reads)) * share);
 }
@@ -57,7 +60,7 @@ double attention_seconds(const Device& device, Pass pass, std::int64_t flops,
 }  // namespace
 
 double kernel_seconds(const Device& device, const Charge& charge, std::span<const Tensor> reads,
-                      std::span<const Tensor> /*writes*/) {
+                      std::span<const Tensor> writes) {
   if (charge.flops == 0 && charge.bytes == 0) return 0;
   const KernelModel& model = device.kernels;
   double compute = 0;
@@ -68,9 +71,14 @@ double kernel_seconds(const Device& device, const Charge& charge, std::span<cons
                                   : attention_seconds(device, pass, charge.flops, reads);
   }
   double bytes = static_cast<double>(charge.bytes);
+  double apart = 0;  // moved by kernels of its own
   if (std::string_view(charge.kernel) == "merge") bytes *= model.merge_traffic;
-  const double move = bytes / (device.memory_bandwidth * model.memory);
-  return model.launch_s + std::max(compute, move);
+  if (std::string_view(charge.kernel) == "attention_backward") {
+    for (const Tensor& sum : writes)
+      apart += (model.merge_traffic - 1) * 2 * static_cast<double>(sum.bytes());
+  }
+  const double bandwidth = device.memory_bandwidth * model.memory;
+  return model.launch_s + std::max(compute, bytes / bandwidth) + apart / bandwidth;
 }
 
 }  // namespace sp

@@ -165,6 +165,11 @@ Node read_node(const Config& table, Reader& read) {
 
 Fabric read_fabric(const Config& table, const Node& node, Reader& read) {
   Fabric fabric;
+  if (2 * node.devices > kMostDevices) {
+    table.refuse("nodes", fmt::format("nodes of {} devices cannot be joined; allowed: a machine of "
+                                      "{} devices at most",
+                                      node.devices, kMostDevices));
+  }
   fabric.nodes = count(table, "nodes", 2, kMostDevices / node.devices);
   fabric.adapters = count(table, "adapters", 1, node.devices);
   if (node.devices % fabric.adapters != 0) {

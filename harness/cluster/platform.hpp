@@ -23,7 +23,8 @@ struct KernelModel {
   double memory = 1;              // share of memory bandwidth of kernels that it bounds
   double launch_s = 0;            // per kernel, before it runs
   // Bytes that a merge of partial results moves, in those of one fused kernel: above 1 where a
-  // framework runs it as several elementwise kernels.
+  // framework runs it as several elementwise kernels. What is above 1 is then also moved to add the
+  // gradients of a block to their sums, which a fused backward kernel does by itself.
   double merge_traffic = 1;
   std::int64_t query_tile = 1, key_tile = 1;  // work of a cut block is skipped in such tiles
 };

@@ -152,9 +152,23 @@ struct Config::Node {
   }
   const toml::node& read(const std::string& key, const std::string& allowed) const {
     const toml::node* const found = find(key);
-    if (found == nullptr) refuse(key, fmt::format("it is missing; allowed: {}", allowed));
+    if (found == nullptr) {
+      refuse(key, fmt::format("it is missing{}; allowed: {}", misspelt(key), allowed));
+    }
     interest().read.insert(key);
     return *found;
+  }
+  // A missing key may stand there with a slip of one or two letters.
+  std::string misspelt(const std::string& key) const {
+    constexpr std::size_t kSlips = 2;
+    std::vector<std::string> strangers;
+    for (const auto& [name, node] : *table) {
+      if (!interest().known.contains(std::string(name.str()))) strangers.emplace_back(name.str());
+    }
+    const std::string near = nearest(key, strangers, kSlips);
+    if (near.empty()) return "";
+    return fmt::format(" (is '{}' in line {} meant for it?)", near,
+                       table->get(near)->source().begin.line);
   }
   [[noreturn]] void refuse(const std::string& key, const std::string& problem) const {
     const toml::node* const found = table->get(key);

@@ -25,8 +25,13 @@ std::size_t edit_distance(const std::string& a, const std::string& b) {
 }  // namespace
 
 std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
+  return nearest(word, candidates, std::max<std::size_t>(2, word.size() / 3));
+}
+
+std::string nearest(const std::string& word, const std::vector<std::string>& candidates,
+                    std::size_t most) {
   std::string best;
-  std::size_t least = std::max<std::size_t>(2, word.size() / 3) + 1;
+  std::size_t least = most + 1;
   for (const std::string& candidate : candidates) {
     const std::size_t distance = edit_distance(word, candidate);
     if (distance >= least) continue;

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "reference/problem/error.hpp"
 
@@ -49,9 +50,7 @@ CalibrationPlan l20_plan() {
           "the other 20 rows of the table; merge_traffic and diagonal are those of a100_nvlink",
           {SP_KERNEL_PARAMETER(attention_forward, 0.2, 0.98),
            {"fan_bandwidth", "GB/s", kGiga, 0.1, 100,
-            [](Platform& p) -> double& { return p.comm.fan_bandwidth; }},
-           {"channel_bandwidth", "GB/s", kGiga, 1, 26,
-            [](Platform& p) -> double& { return p.comm.channel_bandwidth; }}},
+            [](Platform& p) -> double& { return p.comm.fan_bandwidth; }}},
           usp_rows(paper_table("usp_attention"), 3)};
 }
 
@@ -61,7 +60,8 @@ CalibrationPlan striped_plan(const char* platform, const char* hardware, const c
           fmt::format("Striped Attention, observed speedups of 1B on mesh {}", mesh),
           others,
           {SP_KERNEL_PARAMETER(matrix, 0.01, 1), SP_KERNEL_PARAMETER(diagonal, 0.3, 1)},
-          striped_rows(paper_table("striped_speedups"), paper_table("striped_models"), hardware)};
+          striped_rows(paper_table("striped_speedups"), paper_table("striped_models"), hardware),
+          true};
 }
 
 #undef SP_KERNEL_PARAMETER
@@ -79,14 +79,14 @@ constexpr NamedPlan kPlans[] = {
      }},
     {"h800_nvlink", h800_plan},
     {"l20_pcie", l20_plan},
-    {"tpu_v3",
+    {"tpu_v3_jax",
      [] {
-       return striped_plan("tpu_v3", "TPU v3", "2x4",
+       return striped_plan("tpu_v3_jax", "TPU v3", "2x4",
                            "the other 12 rows on TPU v3; those of 3B repeat 1B, a slip it seems");
      }},
-    {"tpu_v4",
+    {"tpu_v4_jax",
      [] {
-       return striped_plan("tpu_v4", "TPU v4", "4x4",
+       return striped_plan("tpu_v4_jax", "TPU v4", "4x4",
                            "the other 34 rows on TPU v4: two meshes, three models");
      }},
 };
@@ -107,14 +107,63 @@ Residuals residuals(const CalibrationPlan& plan, const std::vector<double>& ours
   return {static_cast<std::int64_t>(n), (errors[(n - 1) / 2] + errors[n / 2]) / 2, errors.back()};
 }
 
-double misfit(const CalibrationPlan& plan, const Platform& platform) {
-  double sum = 0;
+// log(ours / paper) of the fitted rows.
+std::vector<double> deviations(const CalibrationPlan& plan, const Platform& platform) {
+  std::vector<double> off;
   for (const MeasuredRow& row : plan.rows) {
-    if (!counts(row, true)) continue;
-    const double off = std::log(row.predict(platform) / row.paper.value);
-    sum += off * off;
+    if (counts(row, true)) off.push_back(std::log(row.predict(platform) / row.paper.value));
   }
-  return sum;
+  return off;
+}
+
+double product(const std::vector<double>& a, const std::vector<double>& b) {
+  return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
+}
+
+// Factors exp(step) on the parameters, within their bounds.
+Platform moved(const CalibrationPlan& plan, Platform platform, const std::vector<double>& steps) {
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const FittedParameter& parameter = plan.parameters[i];
+    double& value = parameter.of(platform);
+    value = std::clamp(value * std::exp(std::clamp(steps[i], -0.5, 0.5)),
+                       parameter.least * parameter.scale, parameter.most * parameter.scale);
+  }
+  return platform;
+}
+
+using Matrix = std::vector<std::vector<double>>;
+
+// Gaussian elimination; a is symmetric and positive definite.
+std::vector<double> solve(Matrix a, std::vector<double> b) {
+  const std::size_t n = b.size();
+  for (std::size_t k = 0; k < n; ++k) {
+    for (std::size_t i = k + 1; i < n; ++i) {
+      const double factor = a[i][k] / a[k][k];
+      for (std::size_t j = k; j < n; ++j) a[i][j] -= factor * a[k][j];
+      b[i] -= factor * b[k];
+    }
+  }
+  for (std::size_t k = n; k-- > 0;) {
+    for (std::size_t j = k + 1; j < n; ++j) b[k] -= a[k][j] * b[j];
+    b[k] /= a[k][k];
+  }
+  return b;
+}
+
+// Of the deviations, by parameter. Away from the upper bound, where many a parameter starts.
+Matrix slopes(const CalibrationPlan& plan, Platform platform, const std::vector<double>& off) {
+  constexpr double kStep = 0.02;
+  Matrix result;
+  for (std::size_t i = 0; i < plan.parameters.size(); ++i) {
+    const FittedParameter& parameter = plan.parameters[i];
+    const bool low = parameter.of(platform) < 1.1 * parameter.least * parameter.scale;
+    std::vector<double> steps(plan.parameters.size());
+    steps[i] = low ? kStep : -kStep;
+    result.push_back(deviations(plan, moved(plan, platform, steps)));
+    for (std::size_t row = 0; row < off.size(); ++row)
+      result[i][row] = (result[i][row] - off[row]) / steps[i];
+  }
+  return result;
 }
 
 // Four digits: what a file holds is what was evaluated.
@@ -172,31 +221,34 @@ Calibration evaluate(const CalibrationPlan& plan, const Platform& platform) {
   return result;
 }
 
-Platform fit(const CalibrationPlan& plan, Platform platform,
-             const std::function<void(std::int64_t)>& progress) {
-  constexpr double kFirstStep = 0.1, kLastStep = 0.0005;
-  double best = misfit(plan, platform);
-  std::int64_t evaluations = 1;
-  for (double step = kFirstStep; step >= kLastStep; step /= 2) {
-    for (bool better = true; better;) {
-      better = false;
-      for (const FittedParameter& parameter : plan.parameters) {
-        for (const double factor : {1 + step, 1 / (1 + step)}) {
-          Platform trial = platform;
-          double& value = parameter.of(trial);
-          value = std::clamp(value * factor, parameter.least * parameter.scale,
-                             parameter.most * parameter.scale);
-          const double off = misfit(plan, trial);
-          if (progress) progress(++evaluations);
-          // Not for the last digits of a flat valley.
-          if (off >= best * (1 - 1e-3)) continue;
-          best = off;
-          platform = std::move(trial);
-          better = true;
-          break;
-        }
-      }
+// Levenberg and Marquardt's method on the logarithms of the parameters.
+Platform fit(const CalibrationPlan& plan, Platform platform) {
+  constexpr int kRounds = 30;
+  constexpr double kEnough = 1e-3;  // less of the sum of squares is no progress
+  const std::size_t n = plan.parameters.size();
+  std::vector<double> off = deviations(plan, platform);
+  Matrix slope = slopes(plan, platform, off);
+  double damping = 1e-3;
+  for (int round = 0; round < kRounds && damping < 1e6; ++round) {
+    Matrix normal(n, std::vector<double>(n));
+    std::vector<double> right(n);
+    for (std::size_t i = 0; i < n; ++i) {
+      for (std::size_t j = 0; j < n; ++j) normal[i][j] = product(slope[i], slope[j]);
+      normal[i][i] += damping * normal[i][i] + 1e-9;
+      right[i] = -product(slope[i], off);
     }
+    const Platform trial = moved(plan, platform, solve(normal, right));
+    const std::vector<double> trial_off = deviations(plan, trial);
+    const double before = product(off, off), after = product(trial_off, trial_off);
+    if (after >= before) {
+      damping *= 10;
+      continue;
+    }
+    platform = trial;
+    off = trial_off;
+    if (after > before * (1 - kEnough)) break;
+    slope = slopes(plan, platform, off);
+    damping /= 10;
   }
   for (const FittedParameter& parameter : plan.parameters) {
     double& value = parameter.of(platform);
@@ -247,8 +299,9 @@ std::string calibrated_text(const CalibrationPlan& plan, const Calibration& cali
   replace_line(text, section, "band", fmt::format("{:.2f}", calibration.band));
   replace_line(
       text, section, "source",
-      fmt::format("\"calibration/{}.toml: fitted on {}; {} other rows: {}\"", plan.platform,
-                  plan.fitted_on, calibration.others.rows, percent(calibration.others)));
+      fmt::format("\"calibration/{}.toml: fitted on {}; {} other rows: {}{}\"", plan.platform,
+                  plan.fitted_on, calibration.others.rows, percent(calibration.others),
+                  plan.ratios ? "; ratios of times only, nothing fixes their scale" : ""));
   return text;
 }
 

@@ -26,6 +26,7 @@ struct CalibrationPlan {
   std::string fitted_on, evaluated_on;  // in words
   std::vector<FittedParameter> parameters;
   std::vector<MeasuredRow> rows;
+  bool ratios = false;  // the rows are ratios of times: the band is theirs, not that of a time
 };
 
 std::vector<std::string> calibrated_platforms();
@@ -46,10 +47,9 @@ struct Calibration {
 
 Calibration evaluate(const CalibrationPlan& plan, const Platform& platform);
 
-// The parameters that minimise the sum of squares of log(ours / paper) over the fitted rows, by a
-// pattern search from those of the platform: deterministic.
-Platform fit(const CalibrationPlan& plan, Platform platform,
-             const std::function<void(std::int64_t evaluations)>& progress = {});
+// The platform with the parameters that minimise the sum of squares of log(ours / paper) over the
+// fitted rows, searched from its own: deterministic.
+Platform fit(const CalibrationPlan& plan, Platform platform);
 
 // The record file.
 std::string calibration_record(const CalibrationPlan& plan, const Calibration& calibration);

@@ -53,9 +53,11 @@ LayerSeconds layer_seconds(const Platform& platform, const std::string& algorith
   return {prediction.forward.time_s, prediction.backward.time_s};
 }
 
-LayerSeconds single_device_seconds(const Platform& platform, const Problem& problem,
+LayerSeconds single_device_seconds(const Platform& distributed, const Problem& problem,
                                    bool backward) {
   validate(problem);
+  Platform platform = distributed;
+  platform.device.kernels.merge_traffic = 1;  // there is nothing to merge or to sum
   const auto run = [&](bool both) {
     const auto body = [&](Machine& machine) {
       Context ctx{machine.comm, machine.kernels, machine.memory};

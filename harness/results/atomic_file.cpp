@@ -66,17 +66,26 @@ class Temporary {
   bool renamed_ = false;
 };
 
-}  // namespace
-
-void write_file_atomically(const std::string& path, std::span<const std::byte> bytes) {
+// Renaming over a device such as /dev/stdout would replace the device.
+void refuse_special(const std::string& path) {
   struct stat existing{};
-  // Renaming over a device such as /dev/stdout would replace the device.
   if (::stat(path.c_str(), &existing) == 0 && !S_ISREG(existing.st_mode)) {
     fail(path, "it exists and is not a regular file");
   }
+}
+
+}  // namespace
+
+void write_file_atomically(const std::string& path, std::span<const std::byte> bytes) {
+  refuse_special(path);
   Temporary temporary{std::filesystem::path(path)};
   temporary.write(bytes);
   temporary.rename();
+}
+
+void require_writable(const std::string& path) {
+  refuse_special(path);
+  const Temporary temporary{std::filesystem::path(path)};
 }
 
 }  // namespace sp

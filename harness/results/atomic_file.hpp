@@ -15,4 +15,8 @@ namespace sp {
 // regular file is replaced; anything else that exists under the name is refused.
 void write_file_atomically(const std::string& path, std::span<const std::byte> bytes);
 
+// Asked before long work: whether a file could be written there now. Throws the same errors, and
+// leaves nothing behind.
+void require_writable(const std::string& path);
+
 }  // namespace sp

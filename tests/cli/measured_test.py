@@ -6,6 +6,7 @@ Usage: measured_test.py SEQPAR [MPIEXEC]. SPDX-License-Identifier: Apache-2.0
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -106,6 +107,13 @@ class Measured(unittest.TestCase):
                 self.assertIn(said, done.stderr)
         self.assertFalse((self.folder / "out").exists() and list((self.folder / "out").iterdir()))
 
+    def test_ranks_are_whole_nodes(self):
+        self.config.write_text(SMALL.replace("[cpu]", "ranks_per_node = 2\n[cpu]"))
+        done = run(*self.words("--backend", "thread"))
+        self.assertEqual((done.returncode, done.stdout), (2, ""), done.stderr)
+        said = "cpu.ranks: an element is 1; allowed: each a multiple of ranks_per_node, 2"
+        self.assertRegex(done.stderr, rf"\Aseqpar: {self.config}:\d+: {said}\n\Z")
+
 
 class Configs(unittest.TestCase):
     def test_all_are_listed_and_name_what_exists(self):
@@ -117,6 +125,33 @@ class Configs(unittest.TestCase):
             text = (source / f"{item['id']}.measured.toml").read_text()
             line = next(row for row in text.splitlines() if row.startswith("algorithms"))
             self.assertLessEqual(set(json.loads(line.split("=")[1])), known, item)
+
+    def test_all_run_at_their_shapes_with_few_tokens(self):
+        listed = json.loads(run(SEQPAR, "list", "--json").stdout)
+        source = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "configs"
+        with tempfile.TemporaryDirectory() as directory:
+            few = pathlib.Path(directory) / "few.toml"
+            for item in listed["measured"]:
+                with self.subTest(item["id"]):
+                    text = (source / f"{item['id']}.measured.toml").read_text()
+                    text = re.sub("(?m)^repetitions = .*", "repetitions = 1", text)
+                    cpu = "[cpu]\ntokens = [16]\nranks = [2]\n"
+                    text, count = re.subn(r"(?m)^\[cpu\]\n.*\n.*\n", cpu, text)
+                    self.assertEqual(count, 1)
+                    few.write_text(text)
+                    words = (
+                        "--backend",
+                        "thread",
+                        "--config",
+                        few,
+                        "--out-dir",
+                        directory,
+                        "--json",
+                    )
+                    done = run(SEQPAR, "reproduce", item["id"], *words)
+                    self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+                    rows = json.loads(done.stdout)["items"][0]["benchmarks"]
+                    self.assertLessEqual({row["status"] for row in rows}, {"ok", "skipped"})
 
 
 if __name__ == "__main__":

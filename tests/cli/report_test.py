@@ -112,7 +112,8 @@ class Page(Report):
         self.assertIn("All links are equal &amp; idle.", page)
         self.assertIn("a &lt;fast&gt; CPU &amp; more", page)
         (overview,) = Tables(page).with_heading("item")
-        self.assertEqual(overview[1][2:5], ["1 of 3", "30.0 %", "50.0 %"])
+        self.assertEqual(overview[1], ["paper 0 of 1 reproduced"])
+        self.assertEqual(overview[2][2:5], ["1 of 3", "30.0 %", "50.0 %"])
 
     def test_measured_and_simulated_never_share_a_column(self):
         provenances = ("simulated", "measured", "formula", "counted")
@@ -180,6 +181,31 @@ class Page(Report):
         for text in ("lasp2 (simulated)", "lasp1 (measured)", "lasp2 (paper)"):
             self.assertIn(text, legend)
         self.assertNotRegex(drawing, r"#[0-9a-f]{6}", "colours follow light and dark")
+
+    def test_papers_have_names_and_an_order(self):
+        for name, item in (("a", "lasp2/x"), ("b", "another/x"), ("c", "rsa/y"), ("d", "rsa/x")):
+            self.write(f"{name}.h5", item)
+        page = self.read()
+        (overview,) = Tables(page).with_heading("item")
+        firsts = [row[0] for row in overview[1:]]
+        papers = ("RSA 2 of 2", "LASP-2 1 of 1", "another 1 of 1")
+        rsa, lasp2, another = (f"{paper} reproduced" for paper in papers)
+        self.assertEqual(firsts, [rsa, "rsa/x", "rsa/y", lasp2, "lasp2/x", another, "another/x"])
+        self.assertIn('<h2 id="paper/lasp2">LASP-2</h2>', page)
+
+    def test_what_is_long_is_folded(self):
+        findings = [f"Finding {i}." for i in range(9)]
+        curves = [sample.curve(f"plot {i}", "lasp2", [1, 2], [1, 2]) for i in range(5)]
+        claims = [sample.row("a", "b", "1", 1, 1, "reproduced")] * 20
+        self.write("a.h5", rows=claims, findings=findings, curves=curves)
+        times = {("ring/thread", 64, ranks): [1.0] for ranks in range(1, 21)}
+        sample.write_bench(self.directory / "m.h5", times)
+        page = self.read()
+        for folded in ("4 more findings", "2 more plots", "20 claims: 20 reproduced", "20 rows"):
+            self.assertRegex(page, rf"<details>\s*<summary>{folded}</summary>")
+        self.assertEqual((page.count("<figure>"), page.count("<li>Finding")), (5, 9))
+        self.assertLess(page.index("plot 2<"), page.index("2 more plots"))
+        self.assertLess(page.index("2 more plots"), page.index("plot 3<"))
 
     def test_timelines_have_lanes(self):
         self.write("a.h5")

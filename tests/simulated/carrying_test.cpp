@@ -13,7 +13,9 @@ Backend& simulated() {
   static const std::unique_ptr<Backend> backend = [] {
     Platform platform = cluster_of(4);
     platform.fabric = {4, 4, kPort, kLatency};
-    platform.comm = {1e-6, 1e-6, kPort, {0.9}};
+    platform.comm.operation_s = platform.comm.step_s = 1e-6;
+    platform.comm.channel_bandwidth = kPort;
+    platform.comm.compute_share = {0.9};
     return make_sim_backend(platform);
   }();
   return *backend;

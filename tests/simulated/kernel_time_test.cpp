@@ -87,6 +87,29 @@ TEST(KernelTime, FewRowsFillADeviceBadly) {
   EXPECT_DOUBLE_EQ(more.forward(device), 1.1 * more.forward(ideal()));
 }
 
+// In the last wave, half of it idle, a diagonal's rows see 512 keys, twice their average.
+TEST(KernelTime, TheLastRowsOfADiagonalAreItsLongest) {
+  Device device = ideal();
+  device.kernels.half_rows = 512 * 8;
+  const Block causal{512, 512, 512 * 513 / 2};
+  EXPECT_NEAR(causal.forward(device) / causal.forward(ideal()), 1 + 2 * 512.0 / 513, 1e-9);
+}
+
+TEST(KernelTime, UnfusedMergesMoveMoreAndSumGradientsApart) {
+  Device device = ideal();
+  device.kernels.merge_traffic = 3;
+  const Tensor sum = phantom(DType::kF32, {1000, 2, 4, 64});
+  const Tensor tensors[] = {sum};
+  EXPECT_DOUBLE_EQ(kernel_seconds(device, {"merge", 0, 1000}, tensors, tensors), 3000 / 1e12);
+  EXPECT_DOUBLE_EQ(kernel_seconds(device, {"add", 0, 1000}, tensors, tensors), 1000 / 1e12);
+  const Tensor q = phantom(DType::kBF16, {512, 2, 4, 64});
+  const Tensor reads[] = {q, q, q, q};
+  const Charge backward{"attention_backward", attention_backward_flops(512 * 512, 2, 4, 64, 64), 1};
+  EXPECT_DOUBLE_EQ(kernel_seconds(device, backward, reads, tensors),
+                   kernel_seconds(ideal(), backward, reads, tensors) +
+                       2 * 2 * static_cast<double>(sum.bytes()) / 1e12);
+}
+
 TEST(KernelTime, FactorsAreOfTheirOwnPass) {
   Device device = ideal();
   device.kernels.attention_forward = 0.5;

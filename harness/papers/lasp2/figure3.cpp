@@ -185,7 +185,8 @@ void Figure3::finding(const Reading& reading, ReplayResult& result) const {
 
 double Figure3::gain_of(const std::string& baseline, const std::string& label) const {
   for (const Claim& claim : claims_) {
-    if (claim.baseline == baseline && label.ends_with(" " + kibi(claim.tokens) + " tokens"))
+    if (claim.baseline == baseline &&
+        label.ends_with(fmt::format(", {} tokens", kibi(claim.tokens))))
       return claim.gain.value;
   }
   fail_check("gain", "a row of no claim");

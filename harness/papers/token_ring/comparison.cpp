@@ -42,8 +42,8 @@ const Prediction& Stopwatch::predict(const Key& key) {
   const Algorithm* algorithm = find_algorithm(id);
   if (algorithm == nullptr)
     throw Error(ErrorKind::kUsage, fmt::format("there is no algorithm '{}'", id));
-  const Problem problem = softmax_problem({1, tokens, heads_, key_heads, head_size_, head_size_},
-                                          DType::kF16, true);
+  const Problem problem =
+      softmax_problem({1, tokens, heads_, key_heads, head_size_, head_size_}, DType::kF16, true);
   const World world{.size = ranks, .node_size = std::min(ranks, platform_.node.devices)};
   return known_.emplace(key, simulate(platform_, *algorithm, problem, world)).first->second;
 }

@@ -10,8 +10,8 @@ namespace {
 
 // The rows of 128K in table 4 do not belong to 128K tokens, forward (usp/table4).
 constexpr const char* kNotQuadratic =
-    "The table itself is inconsistent: four times the tokens are 16 times the work, but its rate "
-    "falls by 40 to 60.";
+    "The table itself is inconsistent: four times the tokens are 16 times the work, but its "
+    "rates are 39 to 53 times lower.";
 
 }  // namespace
 
