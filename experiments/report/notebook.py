@@ -48,9 +48,11 @@ def verdict(replay):
 
 
 def claims(replay, most=12):
-    """The claims, those that are not reproduced first; measured and simulated apart."""
-    rows = [row for row in replay.rows if row.verdict != records.CONTEXT]
-    rows.sort(key=lambda row: row.verdict == records.REPRODUCED)
+    """The claims, those that are not reproduced first, those that cannot be checked last; measured
+    and simulated apart."""
+    order = (records.NOT_REPRODUCED, records.REPRODUCED, records.NOT_CHECKABLE)
+    rows = [row for row in replay.rows if row.verdict in order]
+    rows.sort(key=lambda row: order.index(row.verdict))
     present = [p for p in records.PROVENANCES if any(row.provenance == p for row in rows)]
     table = pandas.DataFrame({"claim": [f"{row.label}: {row.quantity}" for row in rows]})
     table["unit"] = [row.unit for row in rows]

@@ -178,6 +178,9 @@ def _scale(axis, set_scale, arrays, label):
         axis.set_minor_locator(matplotlib.ticker.NullLocator())
     elif values.min() >= 0:
         axis.axes.set(**{f"{axis.axis_name}lim": (0, None)})
+        if suffixed != short_number and values.max() > 0:
+            step = 2 ** math.ceil(math.log2(values.max() / 6))
+            axis.set_major_locator(matplotlib.ticker.MultipleLocator(step))
     axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: suffixed(value)))
 
 

@@ -6,6 +6,7 @@ same files give the same bytes. A damaged file is named and skipped. Exit codes:
 """
 
 import collections
+import errno
 import logging
 import math
 import os
@@ -58,7 +59,7 @@ def main(words):
         print(f"seqpar: {error}", file=sys.stderr)
         return 2
     for path, reason in found.broken:
-        print(f"seqpar: skipped {path}: {reason}", file=sys.stderr)
+        print(f"seqpar: skipped {' '.join(str(path).split())}: {reason}", file=sys.stderr)
     if not found.replays and not found.runs:
         places = ", ".join(words[1:])
         print(f"seqpar: no results in {places}; make some: seqpar reproduce quick", file=sys.stderr)
@@ -73,9 +74,11 @@ def main(words):
 
 def write(path, text):
     """Whole or not at all."""
+    if path.exists() and not path.is_file():  # a device would be replaced
+        raise OSError(errno.EEXIST, "it exists and is not a regular file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(text.encode("utf-8", "replace"))  # names of files may be no UTF-8
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -35,6 +35,7 @@ class Collection:
 def load(path):
     """A Replay or a Run. Raises ResultError, whatever the file holds."""
     path = pathlib.Path(path)
+    _refuse_special(path)
     try:
         with open(path, "rb"):
             pass
@@ -49,6 +50,7 @@ def load(path):
 def load_trace(path):
     """The timeline of a Chrome-trace file; None if the JSON is something else."""
     path = pathlib.Path(path)
+    _refuse_special(path)
     try:
         if path.stat().st_size > TRACE_BYTES:
             raise ResultError(f"{path}: too large; allowed: {TRACE_BYTES >> 20} MiB")
@@ -98,6 +100,12 @@ def _files(paths):
             yield path
         else:
             raise ResultError(f"{path}: no such file or directory")
+
+
+def _refuse_special(path):
+    """Opening a pipe would wait for a writer, and a device may never end."""
+    if path.exists() and not path.is_file():
+        raise ResultError(f"{path}: not a regular file")
 
 
 def _keep_newest(kept, key, result):

@@ -185,6 +185,9 @@ struct Config::Node {
     const toml::node& node = read(key, fmt::format("an array, each {}", allowed));
     const toml::array* const array = node.as_array();
     if (array == nullptr) refuse_value(key, node, fmt::format("an array, each {}", allowed));
+    if (array->empty()) {
+      refuse(key, fmt::format("it is empty; allowed: one element or more, each {}", allowed));
+    }
     std::vector<typename decltype(convert(node))::value_type> all;
     for (const toml::node& element : *array) {
       const auto value = convert(element);

@@ -42,6 +42,7 @@ class Config {
   double number(const std::string& key, double least, double most) const;
   // A whole number or text with a binary suffix: 4096, "64K", "2M".
   std::int64_t size(const std::string& key, std::int64_t least) const;
+  // Arrays have one element at least.
   std::vector<std::string> texts(const std::string& key) const;
   std::vector<std::int64_t> integers(const std::string& key, std::int64_t least,
                                      std::int64_t most) const;

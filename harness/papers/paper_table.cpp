@@ -7,6 +7,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <limits>
 #include <set>
@@ -125,8 +126,15 @@ class Line {
 };
 
 std::vector<Line> lines_of(const std::string& path) {
-  std::ifstream file(path);
-  if (!file) throw Error(ErrorKind::kUsage, fmt::format("cannot read {}", path));
+  // Opening a pipe would wait for a writer.
+  std::ifstream file;
+  if (std::filesystem::is_regular_file(path)) file.open(path);
+  if (!file.is_open()) {
+    throw Error(ErrorKind::kUsage,
+                fmt::format("cannot read {}; allowed: a table of data/papers by its name, or the "
+                            "path of a .csv file",
+                            path));
+  }
   std::vector<Line> lines;
   int number = 0;
   for (std::string text; std::getline(file, text);) {

@@ -130,7 +130,12 @@ Platform ReplayContext::platform(const std::string& key) const {
   const std::string name = config.text(key);
   const auto known = loaded.find(name);
   if (known != loaded.end()) return known->second;
-  return loaded.emplace(name, find_platform(name)).first->second;
+  try {
+    return loaded.emplace(name, find_platform(name)).first->second;
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kUsage) throw;
+    config.refuse(key, error.what());
+  }
 }
 
 std::vector<Platform> platforms_of(const Config& config) {
@@ -157,9 +162,15 @@ ReplayResult run_replay(const ReplayItem& item, const std::string& config_path,
   const auto show = [&](std::int64_t done, std::int64_t total) {
     if (progress) progress(done, total);
   };
-  ReplayResult result = item.run(ReplayContext{config, show});
-  config.finish();
-  return concluded(std::move(result));
+  try {
+    ReplayResult result = item.run(ReplayContext{config, show});
+    config.finish();
+    return concluded(std::move(result));
+  } catch (const Error& error) {
+    const std::string what = error.what();
+    if (error.kind() != ErrorKind::kUsage || what.starts_with(config_path)) throw;
+    throw Error(ErrorKind::kUsage, fmt::format("{}: {}", config_path, what));
+  }
 }
 
 }  // namespace sp

@@ -12,7 +12,12 @@ namespace sp {
 
 PaperTable table_of(const Config& config, const std::string& key) {
   const std::string name = config.text(key);
-  return name.find('/') == std::string::npos ? paper_table(name) : read_paper_table(name);
+  try {
+    return name.find('/') == std::string::npos ? paper_table(name) : read_paper_table(name);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kUsage) throw;
+    config.refuse(key, error.what());
+  }
 }
 
 PaperValue cell(const PaperTable& table, std::size_t row, const std::string& column) {

@@ -33,12 +33,14 @@ enum class Style : std::uint8_t { kOneWay, kBidirectional, kTwoChannel };
 
 constexpr int lanes_of(Style style) { return style == Style::kBidirectional ? 2 : 1; }
 
+// A communicator runs its operations one after the other: what is to move at once needs a second.
 std::vector<KeyStream> key_streams(Context& ctx, const Shards& in, Style style) {
-  Communicator& second = style == Style::kTwoChannel ? ctx.comm.group("ring v", 0) : ctx.comm;
+  Communicator& second = style == Style::kOneWay ? ctx.comm : ctx.comm.group("ring second", 0);
   std::vector<KeyStream> streams;
   for (int lane = 0; lane < lanes_of(style); ++lane) {
-    streams.emplace_back(ctx, in,
-                         Ring{ctx.comm, second, lane == 0 ? 1 : -1, lane, lanes_of(style)});
+    Communicator& keys = lane == 0 ? ctx.comm : second;
+    Communicator& values = style == Style::kTwoChannel ? second : keys;
+    streams.emplace_back(ctx, in, Ring{keys, values, lane == 0 ? 1 : -1, lane, lanes_of(style)});
   }
   return streams;
 }

@@ -88,7 +88,7 @@ ReplayResult run(const ReplayContext& context) {
   result.findings = {fmt::format(
       "Megatron-SP's attention layer takes {:.2g} to {:.2g} times as long as LASP's as released; "
       "the paper's whole iterations {:.2g} to {:.2g} times, with nearly the same factor at every "
-      "length.",
+      "length: the order is explained by the layer, the factor is not.",
       least, most, least_paper, most_paper)};
   result.assumption =
       "One attention layer, forward and backward, linear attention with one decay per head; heads "
