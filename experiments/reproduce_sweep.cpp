@@ -186,7 +186,14 @@ std::vector<ReplayOutcome> sweep(const std::vector<const ReplayItem*>& items,
     if (outcome.broken.empty() && !outcome.resumed) {
       const Environment environment = capture_environment_with_gpus();
       outcome.stored = run_file_path(options.out_dir, environment, item->id);
-      write_replay(outcome.stored, outcome.record, environment);
+      try {
+        write_replay(outcome.stored, outcome.record, environment);
+      } catch (const Error&) {  // a full disk, say: what was computed is shown at least
+        outcome.stored.clear();
+        progress.hide();
+        done(outcome);
+        throw;
+      }
     }
     progress.hide();
     done(outcome);

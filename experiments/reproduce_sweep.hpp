@@ -21,7 +21,7 @@ struct SweepOptions {
 struct ReplayOutcome {
   const ReplayItem* item = nullptr;
   ReplayRecord record;
-  std::string stored;    // path of its run file
+  std::string stored;    // path of its run file; empty: it could not be written
   bool resumed = false;  // read from a finished sweep
   std::string broken;    // why it has no result; empty: it has one
   double seconds = 0;

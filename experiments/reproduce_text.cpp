@@ -132,6 +132,7 @@ std::string outcome_text(const ReplayOutcome& outcome, RowsShown shown) {
   for (const std::string& finding : result.findings) text += fmt::format("# found: {}\n", finding);
   text += fmt::format("# verdict: {}{}{}\n", name_of(result.verdict),
                       result.reason.empty() ? "" : ": ", result.reason);
+  if (outcome.stored.empty()) return text + "# not stored\n\n";
   return text +
          fmt::format("# {}: {}\n\n", outcome.resumed ? "read from" : "stored", outcome.stored);
 }

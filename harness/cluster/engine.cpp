@@ -61,16 +61,38 @@ class SignalsKept {
   std::array<struct sigaction, kSignals.size()> kept_{};
 };
 
+// What the engine keeps for the life of a process and has no call for; null where it is elsewhere.
+template <class T>
+T* kept_by_engine(const char* symbol) {
+  return static_cast<T*>(dlsym(RTLD_DEFAULT, symbol));
+}
+
 // The clock goes on from one engine to the next, and its rounding with it: times would depend on
-// what was simulated before. There is no call for this.
+// what was simulated before.
 void reset_clock() {
-  if (void* now = dlsym(RTLD_DEFAULT, "_ZN7simgrid6kernel10EngineImpl4now_E")) {
-    *static_cast<double*>(now) = 0;
+  if (auto* now = kept_by_engine<double>("_ZN7simgrid6kernel10EngineImpl4now_E")) *now = 0;
+}
+
+// Every engine connects the handlers of its model of virtual machines anew, and each event runs
+// them all: without virtual machines for nothing, and after a thousand simulations at ten times
+// the cost of the first.
+void disconnect_virtual_machines() {
+  using OfActivity = simgrid::xbt::signal<void(const s4u::Activity&)>;
+  for (const char* symbol :
+       {"_ZN7simgrid3s4u8Activity13on_completionE", "_ZN7simgrid3s4u8Activity10on_resumedE",
+        "_ZN7simgrid3s4u8Activity12on_suspendedE"}) {
+    if (auto* signal = kept_by_engine<OfActivity>(symbol)) signal->disconnect_slots();
   }
+  using OfExec = simgrid::xbt::signal<void(const s4u::Exec&)>;
+  if (auto* signal = kept_by_engine<OfExec>("_ZN7simgrid3s4u4Exec8on_startE")) {
+    signal->disconnect_slots();
+  }
+  s4u::Host::on_state_change.disconnect_slots();
 }
 
 s4u::Engine* make_engine() {
   reset_clock();
+  disconnect_virtual_machines();
   const SignalsKept signals;
   std::vector<std::string> words{"seqpar", "--cfg=network/model:CM02", "--cfg=network/TCP-gamma:0",
                                  "--cfg=network/crosstraffic:0"};

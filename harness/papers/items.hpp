@@ -3,8 +3,8 @@
 // To add one  1. harness/papers/<paper>/<item>.cpp (underscores) defines `const ReplayItem k...`
 //                with id "<paper>/<item>" (hyphens within the item) and its run().
 //             2. experiments/configs/<id>.toml: sizes, platforms, whatever run() asks for.
-//             3. Its line here and its line in registry.cpp.
-//             CMake finds the source, `seqpar reproduce` and `list` find the item by themselves.
+//             3. Its line here, in registry.cpp and in CMakeLists.txt.
+//             `seqpar reproduce` and `list` find the item by themselves.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -32,11 +32,10 @@ ReplayResult run(const ReplayContext& context) {
     std::size_t best = 0;
     ReplayCurve ours;
     ours.plot = "USP table 3, zigzag, " + length.substr(0, length.find(','));
-    ours.name = "simulated";
+    ours.name = "usp/zigzag";
     ours.x = "ulysses degree";
     ours.y = "forward passes (1/s)";
     ReplayCurve paper = ours;
-    paper.name = "paper";
     paper.from_paper = true;
     for (std::size_t mesh = 0; mesh < kMeshes; ++mesh) {
       if (balanced(mesh).ours > balanced(best).ours) best = mesh;
