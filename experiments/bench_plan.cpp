@@ -142,6 +142,18 @@ std::vector<std::pair<const Algorithm*, Module>> variants_of(const BenchPlan& pl
   return variants;
 }
 
+std::int64_t row_count(const BenchPlan& plan) {
+  return std::ssize(variants_of(plan)) * std::ssize(plan.lengths) * std::ssize(plan.worlds);
+}
+
+void for_each_problem(const BenchPlan& plan,
+                      const std::function<void(const Algorithm&, const Problem&)>& visit) {
+  for (const auto& [algorithm, module] : variants_of(plan)) {
+    for (const std::int64_t length : plan.lengths)
+      visit(*algorithm, problem_of(plan, algorithm->family, module, length));
+  }
+}
+
 std::vector<std::pair<std::string, std::string>> problem_config(const BenchPlan& plan,
                                                                 const BenchWords& o) {
   const Shape& s = plan.base.shape;
@@ -161,7 +173,7 @@ std::vector<std::pair<std::string, std::string>> problem_config(const BenchPlan&
 }
 
 void require_one_run(const BenchPlan& plan) {
-  const std::size_t runs = variants_of(plan).size() * plan.lengths.size() * plan.worlds.size();
+  const std::int64_t runs = row_count(plan);
   if (runs != 1)
     refuse(fmt::format("--trace shows one run, not {}; name one --algorithm, --tokens and --ranks",
                        runs));

@@ -47,6 +47,11 @@ BenchPlan plan_bench(const BenchWords& words, const Backend& backend);
 BenchPlan plan_bench(const BenchWords& words, const std::function<std::vector<World>()>& worlds);
 // Every algorithm with the modules that it has; with the first where it has none.
 std::vector<std::pair<const Algorithm*, Module>> variants_of(const BenchPlan& plan);
+// One for each variant, length and world.
+std::int64_t row_count(const BenchPlan& plan);
+// Variants in order, each at all lengths. A problem need not be valid: see problem_of.
+void for_each_problem(const BenchPlan& plan,
+                      const std::function<void(const Algorithm&, const Problem&)>& visit);
 // What its options resolve to, for tables and files.
 std::vector<std::pair<std::string, std::string>> problem_config(const BenchPlan& plan,
                                                                 const BenchWords& words);

@@ -197,6 +197,16 @@ const char* const kIdealInWords =
     "that "
     "fast";
 
+std::string status_line(const std::vector<BenchRow>& rows, const char* done) {
+  std::array<int, std::size(kRowStatuses)> counts{};
+  for (const BenchRow& row : rows) ++counts[static_cast<std::size_t>(row.status)];
+  std::string text = fmt::format("# {} of {} rows {}", counts[0], rows.size(), done);
+  for (std::size_t i = 1; i < counts.size(); ++i) {
+    if (counts[i] > 0) text += fmt::format(", {} {}", counts[i], name_of(kRowStatuses[i]));
+  }
+  return text + "\n";
+}
+
 std::string bench_text(const BenchTable& table, const Environment& environment) {
   std::string text = fmt::format(
       "# {}\n# cores {}; {}; commit {}{}; {}\n", table.command_line, environment.at("cores"),
@@ -218,17 +228,10 @@ std::string bench_text(const BenchTable& table, const Environment& environment) 
                       "rate");
   text += fmt::format(kRow, '#', "", "", "", "1", "1", "", "ms", "%", "ms", "%", "%", "MiB", "1",
                       "%", "1", "1", "GFLOP/s");
-  std::array<int, std::size(kRowStatuses)> counts{};
-  for (const BenchRow& row : table.rows) {
-    ++counts[static_cast<std::size_t>(row.status)];
+  for (const BenchRow& row : table.rows)
     text += row.passes.empty() ? other_row(row) : measured_row(row);
-  }
   text += device_text(table);
-  text += fmt::format("# {} of {} rows measured", counts[0], table.rows.size());
-  for (std::size_t i = 1; i < counts.size(); ++i) {
-    if (counts[i] > 0) text += fmt::format(", {} {}", counts[i], name_of(kRowStatuses[i]));
-  }
-  return text + "\n";
+  return text + status_line(table.rows, "measured");
 }
 
 std::string bench_json(const BenchTable& table, const Environment& environment) {

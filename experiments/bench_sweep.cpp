@@ -24,12 +24,9 @@ class Bench {
   }
 
   std::vector<BenchRow> run() {
-    const auto variants = variants_of(plan_);
-    total_ = variants.size() * plan_.lengths.size() * plan_.worlds.size();
-    for (const auto& [algorithm, module] : variants) {
-      for (const std::int64_t length : plan_.lengths)
-        add_rows(*algorithm, problem_of(plan_, algorithm->family, module, length));
-    }
+    for_each_problem(plan_, [&](const Algorithm& algorithm, const Problem& problem) {
+      add_rows(algorithm, problem);
+    });
     return std::move(rows_);
   }
 
@@ -52,7 +49,7 @@ class Bench {
       const bool again = world.size == 1 && one_rank;
       rows_.push_back(again ? *one_rank : time(algorithm, problem, world));
       if (one_rank) rows_.back().one_rank = one_rank->passes;
-      progress_.show(std::ssize(rows_), static_cast<std::int64_t>(total_));
+      progress_.show(std::ssize(rows_), row_count(plan_));
     }
   }
 
@@ -64,12 +61,7 @@ class Bench {
 
   void skip(const Algorithm& algorithm, const Problem& problem, const World& world,
             const std::string& reason) {
-    BenchRow row{.algorithm = algorithm.id,
-                 .backend = backend_.name(),
-                 .module = problem.module ? std::string(name_of(*problem.module)) : "",
-                 .tokens = problem.shape.N,
-                 .ranks = world.size,
-                 .problem = describe(problem)};
+    BenchRow row = empty_row(algorithm, backend_.name(), problem, world.size);
     row.status = RowStatus::kSkipped;
     row.reason = reason;
     rows_.push_back(std::move(row));
@@ -92,8 +84,7 @@ class Bench {
   const BenchWords& o_;
   Progress progress_;
   BenchOptions options_;
-  std::size_t total_ = 0;  // rows
-  std::string drawn_;      // describes the problem of inputs_
+  std::string drawn_;  // describes the problem of inputs_
   Inputs inputs_;
   std::vector<BenchRow> rows_;
 };

@@ -14,6 +14,7 @@
 #include "experiments/simulate_report.hpp"
 #include "harness/cluster/simulation.hpp"
 #include "harness/results/bench_file.hpp"
+#include "harness/run/bench.hpp"
 #include "reference/problem/error.hpp"
 
 namespace sp {
@@ -70,12 +71,9 @@ class Simulation {
 
   std::vector<BenchRow> run(Timeline* timeline) {
     options_.timeline = timeline;
-    const auto variants = variants_of(plan_);
-    total_ = variants.size() * plan_.lengths.size() * plan_.worlds.size();
-    for (const auto& [algorithm, module] : variants) {
-      for (const std::int64_t length : plan_.lengths)
-        add_rows(*algorithm, problem_of(plan_, algorithm->family, module, length));
-    }
+    for_each_problem(plan_, [&](const Algorithm& algorithm, const Problem& problem) {
+      add_rows(algorithm, problem);
+    });
     return std::move(rows_);
   }
 
@@ -89,12 +87,7 @@ class Simulation {
     }
     std::vector<PassRecord> one_rank;
     for (const World& world : plan_.worlds) {
-      BenchRow row{.algorithm = algorithm.id,
-                   .backend = "sim",
-                   .module = problem.module ? std::string(name_of(*problem.module)) : "",
-                   .tokens = problem.shape.N,
-                   .ranks = world.size,
-                   .problem = describe(problem)};
+      BenchRow row = empty_row(algorithm, "sim", problem, world.size);
       row.band = platform_.band;
       row.peak_flops = platform_.device.peak(problem.dtype);
       row.status = RowStatus::kSkipped;
@@ -106,7 +99,7 @@ class Simulation {
         if (row.status == RowStatus::kOk) row.one_rank = one_rank;
       }
       rows_.push_back(std::move(row));
-      progress_.show(std::ssize(rows_), static_cast<std::int64_t>(total_));
+      progress_.show(std::ssize(rows_), row_count(plan_));
     }
   }
 
@@ -139,7 +132,7 @@ class Simulation {
   }
 
   static PassRecord pass_of(const PassPrediction& predicted, const std::vector<Cost>& ranks,
-                            PassCost Cost::*pass) {
+                            PassCost Cost::* pass) {
     PassRecord record{.time_s = {predicted.time_s}, .waiting_s = {predicted.exposed_s}};
     for (const Cost& rank : ranks) {
       const PassCost& cost = rank.*pass;
@@ -169,7 +162,6 @@ class Simulation {
   Progress progress_;
   SimulationOptions options_;
   int splits_ = 1;
-  std::size_t total_ = 0;
   std::vector<BenchRow> rows_;
 };
 

@@ -96,16 +96,9 @@ std::string simulation_text(const BenchTable& table, const Platform& platform,
                       "%peak");
   text += fmt::format(kRow, '#', "", "", "1", "1", "", "ms", "ms", "%", "%", "%", "MiB", "1", "MiB",
                       "1", "1", "TFLOP/s", "%");
-  std::array<int, std::size(kRowStatuses)> counts{};
-  for (const BenchRow& row : table.rows) {
-    ++counts[static_cast<std::size_t>(row.status)];
+  for (const BenchRow& row : table.rows)
     text += row.passes.empty() ? other_row(row) : predicted_row(row);
-  }
-  text += fmt::format("# {} of {} rows predicted", counts[0], table.rows.size());
-  for (std::size_t i = 1; i < counts.size(); ++i) {
-    if (counts[i] > 0) text += fmt::format(", {} {}", counts[i], name_of(kRowStatuses[i]));
-  }
-  return text + "\n";
+  return text + status_line(table.rows, "predicted");
 }
 
 std::string simulation_json(const BenchTable& table, const Platform& platform,

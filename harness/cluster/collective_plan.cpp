@@ -73,14 +73,21 @@ CollectivePlanner::CollectivePlanner(const Platform& platform, const WireMap& wi
   }
 }
 
+double CollectivePlanner::latency_s(const Hop& hop) const {
+  return wires_.latency(devices_[static_cast<std::size_t>(hop.from)],
+                        devices_[static_cast<std::size_t>(hop.to)]);
+}
+
 Stage CollectivePlanner::stage(int steps, std::vector<Hop> hops) const {
   Stage made{steps, 0, std::move(hops)};
-  for (const Hop& hop : made.hops) {
-    made.latency_s =
-        std::max(made.latency_s, wires_.latency(devices_[static_cast<std::size_t>(hop.from)],
-                                                devices_[static_cast<std::size_t>(hop.to)]));
-  }
+  for (const Hop& hop : made.hops) made.latency_s = std::max(made.latency_s, latency_s(hop));
   return made;
+}
+
+double CollectivePlanner::mean_latency_s(const std::vector<Hop>& hops) const {
+  double sum = 0;
+  for (const Hop& hop : hops) sum += latency_s(hop);
+  return hops.empty() ? 0 : sum / static_cast<double>(hops.size());
 }
 
 CollectivePlan CollectivePlanner::ring(const CollectiveBytes& bytes) const {
@@ -91,10 +98,12 @@ CollectivePlan CollectivePlanner::ring(const CollectiveBytes& bytes) const {
     for (std::size_t i = 1; i < order.size(); ++i) {
       hops.push_back({order[i - 1], order[i], part(bytes.parts, bytes.root)});
     }
-    return {"ring", {stage(ranks() - 1, std::move(hops))}};
+    const double latency = mean_latency_s(hops);
+    return {"ring", {{ranks() - 1, latency, std::move(hops)}}};
   }
   const Passing passing = passing_of(bytes.pattern);
   const auto rings = static_cast<std::int64_t>(rings_.size());
+  std::vector<Hop> passed_on;  // of every ring
   for (std::int64_t ring = 0; ring < rings; ++ring) {
     const std::vector<int>& order = rings_[static_cast<std::size_t>(ring)];
     Parts parts;
@@ -105,10 +114,11 @@ CollectivePlan CollectivePlanner::ring(const CollectiveBytes& bytes) const {
     std::vector<Hop> hops;
     add_ring(hops, order, parts, passing);
     for (const Hop& hop : hops) loads[{hop.from, hop.to}] += hop.bytes;
+    passed_on.insert(passed_on.end(), hops.begin(), hops.end());
   }
-  std::vector<Hop> hops;
-  for (const auto& [pair, load] : loads) hops.push_back({pair.first, pair.second, load});
-  return {"ring", {stage(steps_of(passing, devices_.size()), std::move(hops))}};
+  Stage made{steps_of(passing, devices_.size()), mean_latency_s(passed_on), {}};
+  for (const auto& [pair, load] : loads) made.hops.push_back({pair.first, pair.second, load});
+  return {"ring", {std::move(made)}};
 }
 
 CollectivePlan CollectivePlanner::tree(const CollectiveBytes& bytes) const {

@@ -31,7 +31,7 @@ struct Hop {
 // Steps one after the other, pipelined: all latency, then all bytes at once.
 struct Stage {
   int steps = 0;
-  double latency_s = 0;  // of the slowest hop
+  double latency_s = 0;  // of a step
   std::vector<Hop> hops;
 };
 
@@ -66,7 +66,11 @@ class CollectivePlanner {
   CollectivePlan tree(const CollectiveBytes& bytes) const;
   CollectivePlan hierarchical(const CollectiveBytes& bytes) const;
   CollectivePlan direct(const CollectiveBytes& bytes) const;
+  // A step lasts as long as its slowest hop.
   Stage stage(int steps, std::vector<Hop> hops) const;
+  double latency_s(const Hop& hop) const;
+  // Of a step of a ring: a part takes one hop after the other, and nobody waits for all.
+  double mean_latency_s(const std::vector<Hop>& hops) const;
   std::vector<int> from_root(int root) const;
   int ranks() const { return static_cast<int>(devices_.size()); }
 

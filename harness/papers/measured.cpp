@@ -27,6 +27,17 @@ ReplayRow replay_row(const MeasuredRow& row, const Platform& platform) {
   return judged(std::move(out));
 }
 
+std::vector<ReplayRow> replay_rows(
+    const std::vector<MeasuredRow>& rows, const Platform& platform,
+    const std::function<void(std::int64_t done, std::int64_t total)>& progress) {
+  std::vector<ReplayRow> out;
+  for (const MeasuredRow& row : rows) {
+    out.push_back(replay_row(row, platform));
+    progress(std::ssize(out), std::ssize(rows));
+  }
+  return out;
+}
+
 std::string residuals_of(const std::vector<MeasuredRow>& rows, const std::vector<ReplayRow>& out) {
   std::vector<double> errors;
   for (std::size_t i = 0; i < rows.size(); ++i) {

@@ -21,6 +21,9 @@ struct MeasuredRow {
 
 // Judged by the platform's band; a suspect row that fails says why it is suspect.
 ReplayRow replay_row(const MeasuredRow& row, const Platform& platform);
+std::vector<ReplayRow> replay_rows(
+    const std::vector<MeasuredRow>& rows, const Platform& platform,
+    const std::function<void(std::int64_t done, std::int64_t total)>& progress);
 // "rows not fitted: median error 3.1 %, largest 9.8 % (n rows)" of rows of a replay, suspects aside.
 std::string residuals_of(const std::vector<MeasuredRow>& rows, const std::vector<ReplayRow>& out);
 

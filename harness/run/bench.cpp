@@ -279,16 +279,21 @@ Case short_case(const Case& drawn) {
   return small;
 }
 
+BenchRow empty_row(const Algorithm& algorithm, const std::string& backend, const Problem& problem,
+                   int ranks) {
+  return {.algorithm = algorithm.id,
+          .backend = backend,
+          .module = problem.module ? std::string(name_of(*problem.module)) : "",
+          .tokens = problem.shape.N,
+          .ranks = ranks,
+          .problem = describe(problem)};
+}
+
 BenchRow bench(Backend& backend, const Algorithm& algorithm, const Case& drawn,
                const Inputs& inputs, const BenchOptions& options) {
   const Problem& problem = drawn.problem;
   SP_CHECK(problem.mask.segment_ids.empty(), "bench cuts problems, which documents do not survive");
-  BenchRow row{.algorithm = algorithm.id,
-               .backend = backend.name(),
-               .module = problem.module ? std::string(name_of(*problem.module)) : "",
-               .tokens = problem.shape.N,
-               .ranks = drawn.world.size,
-               .problem = describe(problem)};
+  BenchRow row = empty_row(algorithm, backend.name(), problem, drawn.world.size);
   validate(drawn.world, backend);
   if (const Support support = algorithm.supports(problem, drawn.world); !support) {
     row.status = RowStatus::kSkipped;

@@ -9,6 +9,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <string>
+
 #include "harness/generate/cases.hpp"
 #include "harness/results/bench_row.hpp"
 #include "harness/run/backend.hpp"
@@ -22,6 +24,10 @@ struct BenchOptions {
   bool backward = true;
   Rig rig{};  // of the check and of the timed runs
 };
+
+// A row without results.
+BenchRow empty_row(const Algorithm& algorithm, const std::string& backend, const Problem& problem,
+                   int ranks);
 
 // What one row needs of its problem; inputs are make_inputs(drawn).
 BenchRow bench(Backend& backend, const Algorithm& algorithm, const Case& drawn,

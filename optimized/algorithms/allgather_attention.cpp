@@ -45,7 +45,7 @@ Forward forward(Context& ctx, const Shards& in) {
 }
 
 Gradients backward(Context& ctx, const Shards& in, const Forward& saved, const Tensor& d_out) {
-  const DType acc = accumulator_of(in.problem.dtype), dtype = in.problem.dtype;
+  const DType acc = accumulator_of(in.problem.dtype);
   const Tokens mine = in.layout.tokens(ctx.comm.rank());
   const Gathered all = gather(ctx, in);
   const Tensor delta = delta_of(ctx, d_out, saved.out);
@@ -60,11 +60,7 @@ Gradients backward(Context& ctx, const Shards& in, const Forward& saved, const T
   Pending v_pending = ctx.comm.reduce_scatter(parts_of(d_v, in.layout), own_d_v, {"d_v", 0});
   k_pending.wait();
   v_pending.wait();
-  return {to_storage(ctx, d_q, dtype, "d_q"),
-          to_storage(ctx, own_d_k, dtype, "d_k"),
-          to_storage(ctx, own_d_v, dtype, "d_v"),
-          {},
-          {}};
+  return finish(ctx, in, {d_q, own_d_k, own_d_v});
 }
 
 Cost cost(const Problem& problem, const Layout& layout, const World& world, int rank) {

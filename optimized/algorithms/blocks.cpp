@@ -70,6 +70,21 @@ Forward finish(Context& ctx, const Shards& in, const Partial& accumulated) {
   return {to_storage(ctx, accumulated.out, in.problem.dtype, "out"), accumulated.lse, {}};
 }
 
+AttentionGradients zero_gradients(Context& ctx, const Shards& in) {
+  const DType acc = accumulator_of(in.problem.dtype);
+  return {zeros(ctx, acc, in.q.shape(), "d_q"), zeros(ctx, acc, in.k.shape(), "d_k"),
+          zeros(ctx, acc, in.v.shape(), "d_v")};
+}
+
+Gradients finish(Context& ctx, const Shards& in, const AttentionGradients& accumulated) {
+  const DType dtype = in.problem.dtype;
+  return {to_storage(ctx, accumulated.d_q, dtype, "d_q"),
+          to_storage(ctx, accumulated.d_k, dtype, "d_k"),
+          to_storage(ctx, accumulated.d_v, dtype, "d_v"),
+          {},
+          {}};
+}
+
 Tensor delta_of(Context& ctx, const Tensor& d_out, const Tensor& out) {
   Tensor delta = ctx.memory.allocate(accumulator_of(out.dtype()),
                                      {out.extent(0), out.extent(1), out.extent(2), 1}, "delta");

@@ -33,6 +33,10 @@ std::int64_t storage_bytes(const Problem& problem, std::int64_t bytes);
 
 Forward finish(Context& ctx, const Shards& in, const Partial& accumulated);
 
+// Sums of gradients of the shards, in the accumulator type, and what backward returns of them.
+AttentionGradients zero_gradients(Context& ctx, const Shards& in);
+Gradients finish(Context& ctx, const Shards& in, const AttentionGradients& accumulated);
+
 // Sum of d_out * out per row.
 Tensor delta_of(Context& ctx, const Tensor& d_out, const Tensor& out);
 

@@ -26,33 +26,26 @@ namespace {
 Forward forward(Context& ctx, const Shards& in) { return kRingContiguous.forward(ctx, in); }
 
 Gradients backward(Context& ctx, const Shards& in, const Forward& saved, const Tensor& d_out) {
-  const DType acc = accumulator_of(in.problem.dtype), dtype = in.problem.dtype;
   const Tokens keys = in.layout.tokens(ctx.comm.rank());
   const Tensor delta = delta_of(ctx, d_out, saved.out);
-  const Tensor d_q = zeros(ctx, acc, in.q.shape(), "d_q");
-  const Tensor d_k = zeros(ctx, acc, in.k.shape(), "d_k");
-  const Tensor d_v = zeros(ctx, acc, in.v.shape(), "d_v");
+  const AttentionGradients own = zero_gradients(ctx, in);
   QueryStream queries(ctx, in, backward_cargo(in.problem).queries,
                       {{in.q, d_out, saved.lse, delta}});
   QueryGradientStream sums(ctx, in, queries);
   for (int step = 0; step < ctx.comm.size(); ++step) {
     queries.post(step);
     const Tokens rows = in.layout.tokens(queries.owner(step));
-    const Tensor share = step == 0 ? d_q : sums.fresh(step);
+    const Tensor share = step == 0 ? own.d_q : sums.fresh(step);
     if (any_visible(in.mask.band, rows, keys)) {
       const std::vector<Tensor>& held = queries.held().tensors;
       ctx.kernels.attention_backward({held[0], in.k, in.v, rows, keys, in.mask, in.problem.scale},
-                                     held[1], held[2], held[3], {share, d_k, d_v});
+                                     held[1], held[2], held[3], {share, own.d_k, own.d_v});
     }
     if (step > 0) sums.pass(step, share);
     queries.advance(step);
   }
-  if (ctx.comm.size() > 1) ctx.kernels.add(d_q, sums.home());
-  return {to_storage(ctx, d_q, dtype, "d_q"),
-          to_storage(ctx, d_k, dtype, "d_k"),
-          to_storage(ctx, d_v, dtype, "d_v"),
-          {},
-          {}};
+  if (ctx.comm.size() > 1) ctx.kernels.add(own.d_q, sums.home());
+  return finish(ctx, in, own);
 }
 
 Cost cost(const Problem& problem, const Layout& layout, const World& world, int rank) {

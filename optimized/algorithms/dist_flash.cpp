@@ -74,11 +74,8 @@ Forward forward(Context& ctx, const Shards& in) {
 Gradients backward(Context& ctx, const Shards& in, const Forward& saved, const Tensor& d_out) {
   if (!in.mask.band.causal) return kRingContiguous.backward(ctx, in, saved, d_out);
   const Tokens mine = in.layout.tokens(ctx.comm.rank());
-  const DType acc = accumulator_of(in.problem.dtype), dtype = in.problem.dtype;
   const Tensor delta = delta_of(ctx, d_out, saved.out);
-  const Tensor d_q = zeros(ctx, acc, in.q.shape(), "d_q");
-  const Tensor d_k = zeros(ctx, acc, in.k.shape(), "d_k");
-  const Tensor d_v = zeros(ctx, acc, in.v.shape(), "d_v");
+  const AttentionGradients sums = zero_gradients(ctx, in);
   const Bundle own_keys{{in.k, in.v}}, own_queries{{in.q, d_out, saved.lse, delta}};
   const auto attend = [&](const Bundle& rows, const Bundle& block, const Tokens& queries,
                           const Tokens& keys, const AttentionGradients& gradients) {
@@ -88,31 +85,26 @@ Gradients backward(Context& ctx, const Shards& in, const Forward& saved, const T
   };
   run_balanced(
       ctx, in, backward_parcels(in.problem), own_keys, own_queries,
-      [&] {
-        attend(own_queries, own_keys, mine, mine, {d_q, d_k, d_v});
-      },
+      [&] { attend(own_queries, own_keys, mine, mine, sums); },
       [&](Parcel kind, int source, const Bundle& parcel, const Bundle& result) {
         const Tokens theirs = in.layout.tokens(source);
         for (const Tensor& tensor : result.tensors) ctx.kernels.fill(tensor, 0);
         if (kind == Parcel::kKeys) {
-          attend(own_queries, parcel, mine, theirs, {d_q, result.tensors[0], result.tensors[1]});
+          attend(own_queries, parcel, mine, theirs,
+                 {sums.d_q, result.tensors[0], result.tensors[1]});
         } else {
-          attend(parcel, own_keys, theirs, mine, {result.tensors[0], d_k, d_v});
+          attend(parcel, own_keys, theirs, mine, {result.tensors[0], sums.d_k, sums.d_v});
         }
       },
       [&](Parcel sent, const Bundle& result) {
         if (sent == Parcel::kKeys) {
-          ctx.kernels.add(d_k, result.tensors[0]);
-          ctx.kernels.add(d_v, result.tensors[1]);
+          ctx.kernels.add(sums.d_k, result.tensors[0]);
+          ctx.kernels.add(sums.d_v, result.tensors[1]);
         } else {
-          ctx.kernels.add(d_q, result.tensors[0]);
+          ctx.kernels.add(sums.d_q, result.tensors[0]);
         }
       });
-  return {to_storage(ctx, d_q, dtype, "d_q"),
-          to_storage(ctx, d_k, dtype, "d_k"),
-          to_storage(ctx, d_v, dtype, "d_v"),
-          {},
-          {}};
+  return finish(ctx, in, sums);
 }
 
 Cost cost(const Problem& problem, const Layout& layout, const World& world, int rank) {

@@ -96,32 +96,25 @@ Forward forward(Context& ctx, const Shards& in) {
 }
 
 Gradients backward(Context& ctx, const Shards& in, const Forward& saved, const Tensor& d_out) {
-  const DType acc = accumulator_of(in.problem.dtype), dtype = in.problem.dtype;
   const Tokens mine = in.layout.tokens(ctx.comm.rank());
   const Tensor delta = delta_of(ctx, d_out, saved.out);
-  const Tensor d_q = zeros(ctx, acc, in.q.shape(), "d_q");
-  const Tensor d_k = zeros(ctx, acc, in.k.shape(), "d_k");
-  const Tensor d_v = zeros(ctx, acc, in.v.shape(), "d_v");
+  const AttentionGradients sums = zero_gradients(ctx, in);
   const auto attend = [&](const Bundle& row, const Tokens& tokens, const Tensor& d_rows) {
     ctx.kernels.attention_backward(
         {row.tensors[0], in.k, in.v, tokens, mine, in.mask, in.problem.scale}, row.tensors[1],
-        row.tensors[2], row.tensors[3], {d_rows, d_k, d_v});
+        row.tensors[2], row.tensors[3], {d_rows, sums.d_k, sums.d_v});
   };
   const Bundle own{{in.q, d_out, saved.lse, delta}};
   pass_queries(
-      ctx, in, backward_cargo(in.problem), own, [&] { attend(own, mine, d_q); },
+      ctx, in, backward_cargo(in.problem), own, [&] { attend(own, mine, sums.d_q); },
       [&](const Tokens& tokens, const Bundle& queries, const Bundle& result) {
         ctx.kernels.fill(result.tensors[0], 0);
         attend(queries, tokens, result.tensors[0]);
       },
       [&](Rows rows, const Bundle& result) {
-        ctx.kernels.add(d_q.rows(rows.begin, rows.end), result.tensors[0]);
+        ctx.kernels.add(sums.d_q.rows(rows.begin, rows.end), result.tensors[0]);
       });
-  return {to_storage(ctx, d_q, dtype, "d_q"),
-          to_storage(ctx, d_k, dtype, "d_k"),
-          to_storage(ctx, d_v, dtype, "d_v"),
-          {},
-          {}};
+  return finish(ctx, in, sums);
 }
 
 Cost cost(const Problem& problem, const Layout& layout, const World& world, int rank) {

@@ -10,25 +10,16 @@ import os
 import pathlib
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import unittest
 
+from processes import MPI_ENVIRONMENT, run
+
 SEQPAR = sys.argv[1]
 MPIEXEC = sys.argv[2] if len(sys.argv) > 2 else None
-MPI_ENVIRONMENT = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
-    "ASAN_OPTIONS": "detect_leaks=0",  # MPI leaks by design
-}
 SMALL = "--tokens 48 --heads 4 --kv-heads 2 --head-size 8".split()
 COLUMNS = 17
-
-
-def run(*words, **more):
-    return subprocess.run(words, capture_output=True, text=True, timeout=120, **more)
 
 
 def bench(*words, repetitions=3):

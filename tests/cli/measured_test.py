@@ -7,19 +7,14 @@ import json
 import os
 import pathlib
 import re
-import subprocess
 import sys
 import tempfile
 import unittest
 
+from processes import MPI_ENVIRONMENT, run
+
 SEQPAR = sys.argv[1]
 MPIEXEC = sys.argv[2] if len(sys.argv) > 2 else None
-MPI_ENVIRONMENT = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
-    "ASAN_OPTIONS": "detect_leaks=0",  # MPI leaks by design
-}
 ITEM = "scaling/equal-work"
 SMALL = """title = "small"
 algorithms = ["ring/zigzag", "lasp2"]
@@ -31,10 +26,6 @@ repetitions = 2
 tokens = [64]
 ranks = [1, 2, 16]
 """
-
-
-def run(*words, **more):
-    return subprocess.run(words, capture_output=True, text=True, timeout=120, **more)
 
 
 class Measured(unittest.TestCase):

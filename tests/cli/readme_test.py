@@ -16,6 +16,8 @@ import sys
 import tempfile
 import unittest
 
+from processes import MPI_ENVIRONMENT
+
 try:
     import h5py  # noqa: F401
     import numpy  # noqa: F401
@@ -27,12 +29,6 @@ ROOT, SEQPAR = pathlib.Path(sys.argv[1]), sys.argv[2]
 MPIEXEC = sys.argv[3] if len(sys.argv) > 3 else None
 README = (ROOT / "README.md").read_text()
 BLOCK = re.compile(r"<!-- run(?P<how>[^>]*?) *-->\n```(?P<language>\w+)\n(?P<text>.*?)```", re.S)
-MPI_ENVIRONMENT = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
-    "ASAN_OPTIONS": "detect_leaks=0",  # MPI leaks by design
-}
 
 
 def run(words, directory, **more):

@@ -7,24 +7,15 @@ here: that runs end up in it. SPDX-License-Identifier: Apache-2.0
 import json
 import os
 import pathlib
-import subprocess
 import sys
 import tempfile
 import unittest
 
+from processes import MPI_ENVIRONMENT, run
+
 SEQPAR = sys.argv[1]
 MPIEXEC = sys.argv[2] if len(sys.argv) > 2 else None
-MPI_ENVIRONMENT = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
-    "ASAN_OPTIONS": "detect_leaks=0",  # MPI leaks by design
-}
 SMALL = "--tokens 48 --heads 4 --kv-heads 2 --head-size 8".split()
-
-
-def run(*words, **more):
-    return subprocess.run(words, capture_output=True, text=True, timeout=120, **more)
 
 
 class Traces(unittest.TestCase):

@@ -253,7 +253,9 @@ TEST(Cost, OfDistFlashIsHalfOfARing) {
     EXPECT_EQ(forward, B * c * (fetched * 2 * hkv * e + helped * (2 * h * e + 4 * H)));
     EXPECT_EQ(backward,
               B * c * (fetched * 2 * hkv * (e + 4) + helped * (2 * h * e + 2 * H * 4 + h * 4)));
-    if (h == hkv) EXPECT_EQ(forward, P * B * (P - 1) * c * h * e + B * c * helped * 4 * H);
+    if (h == hkv) {
+      EXPECT_EQ(forward, P * B * (P - 1) * c * h * e + B * c * helped * 4 * H);
+    }
   });
 }
 

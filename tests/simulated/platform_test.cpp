@@ -213,8 +213,9 @@ TEST_F(Refused, MissingNumbersAndSources) {
   EXPECT_EQ(complaint("dgx_a100", "memory = { value = 80, unit = \"GiB\", source = ",
                       "memory = { value = 80, unit = \"GiB\", from = "),
             "0: device.memory.source: it is missing; allowed: text");
-  EXPECT_EQ(complaint("dgx_a100", "[calibration]\nband", "[calibration]\nbnd"),
-            "0: calibration.band: it is missing; allowed: a number from 0 to 10");
+  const std::string misspelt = complaint("dgx_a100", "[calibration]\nband", "[calibration]\nbnd");
+  EXPECT_EQ(misspelt.find("0: calibration.band: it is missing (is 'bnd' in line "), 0u) << misspelt;
+  EXPECT_NE(misspelt.find(" meant for it?); allowed: a number from 0 to 10"), std::string::npos);
 }
 
 TEST_F(Refused, WrongUnitsAndZeroBandwidth) {

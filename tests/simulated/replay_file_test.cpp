@@ -82,12 +82,10 @@ class ReplayFile : public testing::Test {
 TEST_F(ReplayFile, ComesBackAsItWasWritten) {
   const ReplayRecord record = sample();
   const ReplayRecord read = read_replay(written(record));
-  EXPECT_EQ(read.item, record.item);
-  EXPECT_EQ(read.title, record.title);
-  EXPECT_EQ(read.paper, record.paper);
-  EXPECT_EQ(read.command_line, record.command_line);
-  EXPECT_EQ(read.config, record.config);
-  EXPECT_EQ(read.platforms, record.platforms);
+  for (std::string ReplayRecord::* member :
+       {&ReplayRecord::item, &ReplayRecord::title, &ReplayRecord::paper,
+        &ReplayRecord::command_line, &ReplayRecord::config, &ReplayRecord::platforms})
+    EXPECT_EQ(read.*member, record.*member);
   EXPECT_EQ(replay_key(read), replay_key(record));
   EXPECT_EQ(read.result.verdict, ClaimVerdict::kNotReproduced);
   EXPECT_EQ(read.result.reason, record.result.reason);
@@ -96,14 +94,13 @@ TEST_F(ReplayFile, ComesBackAsItWasWritten) {
   ASSERT_EQ(read.result.rows.size(), record.result.rows.size());
   for (std::size_t i = 0; i < read.result.rows.size(); ++i) {
     const ReplayRow &a = read.result.rows[i], &b = record.result.rows[i];
-    EXPECT_EQ(a.label, b.label);
-    EXPECT_EQ(a.quantity, b.quantity);
-    EXPECT_EQ(a.unit, b.unit);
+    for (std::string ReplayRow::* member :
+         {&ReplayRow::label, &ReplayRow::quantity, &ReplayRow::unit, &ReplayRow::reason})
+      EXPECT_EQ(a.*member, b.*member);
     EXPECT_EQ(a.grade, b.grade);
     EXPECT_EQ(a.provenance, b.provenance);
     EXPECT_EQ(a.fitted, b.fitted);
     EXPECT_EQ(a.verdict, b.verdict);
-    EXPECT_EQ(a.reason, b.reason);
     for (double ReplayRow::* member :
          {&ReplayRow::paper, &ReplayRow::ours, &ReplayRow::band, &ReplayRow::rounding})
       expect_same(a.*member, b.*member);

@@ -12,29 +12,16 @@
 #include "harness/papers/lasp2/layers.hpp"
 #include "optimized/algorithms/lasp1.hpp"
 #include "optimized/algorithms/lasp2.hpp"
+#include "tests/simulated/replay_fixture.hpp"
 #include "tests/simulated/sim_fixture.hpp"
 #include "tests/support/files.hpp"
 
 namespace sp {
 namespace {
 
-ReplayResult replay(const ReplayItem& item) {
-  return run_replay(item, std::string(SP_SOURCE_DIR) + "/experiments/configs/" + item.id + ".toml",
-                    {});
-}
-
-std::int64_t count(const ReplayResult& result, ClaimVerdict verdict) {
-  return std::ranges::count(result.rows, verdict, &ReplayRow::verdict);
-}
-
-const ReplayRow& find(const ReplayResult& result, const std::string& label,
-                      const std::string& quantity) {
-  const auto found = std::ranges::find_if(result.rows, [&](const ReplayRow& row) {
-    return row.label == label && row.quantity == quantity;
-  });
-  if (found == result.rows.end()) throw std::out_of_range(label + ": " + quantity);
-  return *found;
-}
+using test::count;
+using test::find;
+using test::replay;
 
 TEST(Lasp1Printed, MovesWhatLasp1Moves) {
   const Problem problem = linear_problem(Module::kBasic, {1, 4096, 4, 4, 64, 64}, DType::kBF16);
@@ -63,7 +50,7 @@ TEST(StateRing, MovesWhatTheGatherMoves) {
 }
 
 std::string config_of(const ReplayItem& item) {
-  std::ifstream file(std::string(SP_SOURCE_DIR) + "/experiments/configs/" + item.id + ".toml");
+  std::ifstream file(test::config_path(item));
   return {std::istreambuf_iterator<char>(file), {}};
 }
 

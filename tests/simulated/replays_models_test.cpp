@@ -2,29 +2,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cmath>
 
 #include "harness/papers/dense_model.hpp"
 #include "harness/papers/items.hpp"
+#include "tests/simulated/replay_fixture.hpp"
 #include "tests/simulated/sim_fixture.hpp"
 
 namespace sp {
 namespace {
 
-ReplayResult replay(const ReplayItem& item) {
-  return run_replay(item, std::string(SP_SOURCE_DIR) + "/experiments/configs/" + item.id + ".toml",
-                    {});
-}
-
-const ReplayRow& find(const ReplayResult& result, const std::string& label,
-                      const std::string& quantity) {
-  const auto found = std::ranges::find_if(result.rows, [&](const ReplayRow& row) {
-    return row.label == label && row.quantity == quantity;
-  });
-  if (found == result.rows.end()) throw std::out_of_range(label + ": " + quantity);
-  return *found;
-}
+using test::find;
+using test::replay;
 
 TEST(DenseModel, HasTheWeightsOfLlama) {
   const DenseModel model{"LLaMA-7b", 32, 32, 32, 128, 11008};

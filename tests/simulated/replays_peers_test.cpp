@@ -6,36 +6,23 @@
 #include <cmath>
 
 #include "harness/papers/items.hpp"
+#include "tests/simulated/replay_fixture.hpp"
 
 namespace sp {
 namespace {
 
-ReplayResult replay(const ReplayItem& item) {
-  return run_replay(item, std::string(SP_SOURCE_DIR) + "/experiments/configs/" + item.id + ".toml",
-                    {});
-}
-
-std::int64_t count(const ReplayResult& result, ClaimVerdict verdict) {
-  return std::ranges::count(result.rows, verdict, &ReplayRow::verdict);
-}
-
-const ReplayRow& find(const ReplayResult& result, const std::string& label,
-                      const std::string& quantity) {
-  const auto found = std::ranges::find_if(result.rows, [&](const ReplayRow& row) {
-    return row.label.find(label) != std::string::npos && row.quantity == quantity;
-  });
-  if (found == result.rows.end()) throw std::out_of_range(label + ": " + quantity);
-  return *found;
-}
+using test::count;
+using test::find_by_part;
+using test::replay;
 
 TEST(Zigzag, LosesToMergesWhatItLoses) {
   const ReplayResult result = replay(kZigzagReadme);
   EXPECT_EQ(count(result, ClaimVerdict::kNotReproduced), 0) << result.reason;
   EXPECT_EQ(count(result, ClaimVerdict::kNotCheckable), 12);
   for (const char* hardware : {"H800, fwd", "A100, fwd"}) {
-    EXPECT_NEAR(find(result, hardware, "ring/contiguous, share of ideal").ours, 50, 4);
-    EXPECT_GT(find(result, hardware, "ring/zigzag, share of ideal").ours, 80);
-    EXPECT_LT(find(result, hardware, "ring/zigzag, share of ideal").ours, 90);
+    EXPECT_NEAR(find_by_part(result, hardware, "ring/contiguous, share of ideal").ours, 50, 4);
+    EXPECT_GT(find_by_part(result, hardware, "ring/zigzag, share of ideal").ours, 80);
+    EXPECT_LT(find_by_part(result, hardware, "ring/zigzag, share of ideal").ours, 90);
   }
 }
 
@@ -44,7 +31,7 @@ TEST(UspTable3, HasItsBestMeshBetweenTheExtremes) {
   EXPECT_EQ(count(result, ClaimVerdict::kNotReproduced), 0) << result.reason;
   for (const char* length : {"8K", "32K", "128K"}) {
     const auto rate = [&](const char* mesh) {
-      return find(result, std::string(" ") + length + ", " + mesh, "lb_ring").ours;
+      return find_by_part(result, std::string(" ") + length + ", " + mesh, "lb_ring").ours;
     };
     EXPECT_GT(rate("ulysses 2"), rate("ulysses 1")) << length;
     EXPECT_GT(rate("ulysses 2"), rate("ulysses 4")) << length;
@@ -62,7 +49,7 @@ TEST(UspTable4, IsInconsistentAtItsLongerLength) {
     }
     if (row.label.find("read as 256K") == std::string::npos) continue;
     const std::size_t at = row.label.find("ulysses");
-    const double paper = find(result, "128K, " + row.label.substr(at), row.quantity).paper;
+    const double paper = find_by_part(result, "128K, " + row.label.substr(at), row.quantity).paper;
     EXPECT_LT(std::abs(row.ours / paper - 1), 0.2) << row.label;
   }
 }
@@ -73,8 +60,10 @@ TEST(Striped, SpeedupsAreWhatTheyWereObserved) {
   EXPECT_EQ(std::ranges::count(result.rows, true, &ReplayRow::fitted), 7 + 4 + 7);
   EXPECT_EQ(std::ranges::count(result.rows, "observed speedup", &ReplayRow::quantity), 137);
   // Blocks of one tile save nothing, long ones nearly half of attention.
-  EXPECT_LT(find(result, "A100 80GB NVLink, 7B, mesh 2x4, 16K", "observed speedup").ours, 1);
-  EXPECT_GT(find(result, "A100 80GB NVLink, 7B, mesh 2x4, 256K", "observed speedup").ours, 1.35);
+  EXPECT_LT(find_by_part(result, "A100 80GB NVLink, 7B, mesh 2x4, 16K", "observed speedup").ours,
+            1);
+  EXPECT_GT(find_by_part(result, "A100 80GB NVLink, 7B, mesh 2x4, 256K", "observed speedup").ours,
+            1.35);
 }
 
 }  // namespace

@@ -10,17 +10,15 @@
 #include "harness/papers/items.hpp"
 #include "harness/papers/token_ring/comparison.hpp"
 #include "harness/papers/token_ring/traced.hpp"
+#include "tests/simulated/replay_fixture.hpp"
 
 namespace sp {
 namespace {
 
+using test::replay;
+
 constexpr const char* kTwoChannel = "ring_two_channel/zigzag";
 constexpr std::int64_t kTokens = 24000, kHeads = 32, kGrouped = 8;
-
-ReplayResult replay(const ReplayItem& item) {
-  return run_replay(item, std::string(SP_SOURCE_DIR) + "/experiments/configs/" + item.id + ".toml",
-                    {});
-}
 
 TEST(TokenRingCaseStudy, AgreesButForOneBarAndOneMerge) {
   const ReplayResult result = replay(kTokenRingCaseStudy);

@@ -79,11 +79,7 @@ Gradients backward(Context& ctx, const Shards& in, const Forward& saved, const T
     // Gradients travel with their block; the last hop brings them home.
     if (ctx.comm.size() > 1) sum = pass(ctx, in, sum, sums[step % 2], step);
   }
-  return {to_storage(ctx, d_q, dtype, "d_q"),
-          to_storage(ctx, sum.k, dtype, "d_k"),
-          to_storage(ctx, sum.v, dtype, "d_v"),
-          {},
-          {}};
+  return finish(ctx, in, {d_q, sum.k, sum.v});
 }
 
 Cost cost(const Problem& problem, const Layout& layout, const World& world, int rank) {

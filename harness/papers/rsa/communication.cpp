@@ -6,33 +6,12 @@
 #include <optional>
 
 #include "harness/papers/counted.hpp"
-#include "harness/papers/formula.hpp"
 #include "harness/papers/items.hpp"
 #include "harness/papers/rows.hpp"
+#include "harness/papers/rsa/setting.hpp"
 
 namespace sp {
 namespace {
-
-struct Setting {
-  std::string model;
-  std::int64_t batch, tokens, hidden, heads, projected;
-  int ranks;
-  std::int64_t head_size() const { return hidden / heads; }
-  std::string label() const { return fmt::format("{}, {} ranks", model, ranks); }
-  Symbols symbols() const {
-    const auto number = [](std::int64_t value) { return static_cast<double>(value); };
-    return {{"B", number(batch)}, {"L", number(tokens)},      {"H", number(hidden)},
-            {"Z", number(heads)}, {"A", number(head_size())}, {"K", number(projected)},
-            {"N", number(ranks)}};
-  }
-};
-
-Problem problem_of(const Setting& s, std::int64_t projected) {
-  Problem problem = softmax_problem(
-      {s.batch, s.tokens, s.heads, s.heads, s.head_size(), s.head_size()}, DType::kF32, false);
-  problem.projected = projected;
-  return problem;
-}
 
 double scalars(std::int64_t bytes) {
   return static_cast<double>(bytes) / static_cast<double>(size_of(DType::kF32));
@@ -43,9 +22,9 @@ double all_reduce_scalars(std::int64_t elements, int ranks) {
 }
 
 // What is counted here for a row of the table; nothing for what no algorithm does.
-std::optional<double> counted(const Setting& s, const std::string& method,
+std::optional<double> counted(const RsaSetting& s, const std::string& method,
                               const std::string& phase) {
-  const auto rsa = [&] { return count("rsa", problem_of(s, 0), {.size = s.ranks}).most; };
+  const auto rsa = [&] { return count("rsa", s.attention(s.tokens, 0), {.size = s.ranks}).most; };
   const std::int64_t activations = s.batch * s.tokens * s.hidden;
   if (method == "sequence parallel (RSA)") {
     if (phase == "attention forward") return scalars(rsa().forward.bytes_sent);
@@ -63,13 +42,14 @@ std::optional<double> counted(const Setting& s, const std::string& method,
     if (phase == "layer total") return 4 * one;
   }
   if (method == "sequence parallel (RSA + Linformer)" && phase == "attention forward") {
-    const Counted linformer = count("rsa_linformer", problem_of(s, s.projected), {.size = s.ranks});
+    const Counted linformer =
+        count("rsa_linformer", s.attention(s.tokens, s.projected), {.size = s.ranks});
     return scalars(linformer.most.forward.bytes_sent);
   }
   return std::nullopt;
 }
 
-void add_rows(ReplayResult& result, const PaperTable& table, const Setting& s) {
+void add_rows(ReplayResult& result, const PaperTable& table, const RsaSetting& s) {
   for (std::size_t row = 0; row < table.rows(); ++row) {
     const std::string method = table.text(row, "method"), phase = table.text(row, "phase");
     const double paper = evaluate(table.text(row, "scalars"), s.symbols());
@@ -81,8 +61,8 @@ void add_rows(ReplayResult& result, const PaperTable& table, const Setting& s) {
 }
 
 // How many all-reduces of the activations the traffic of RSA's attention equals.
-void add_collectives(ReplayResult& result, const PaperTable& table, const Setting& s) {
-  const Cost cost = count("rsa", problem_of(s, 0), {.size = s.ranks}).most;
+void add_collectives(ReplayResult& result, const PaperTable& table, const RsaSetting& s) {
+  const Cost cost = count("rsa", s.attention(s.tokens, 0), {.size = s.ranks}).most;
   const double one = all_reduce_scalars(s.batch * s.tokens * s.hidden, s.ranks);
   for (std::size_t row = 0; row < table.rows(); ++row) {
     const bool forward = table.text(row, "phase") == "forward";
@@ -100,14 +80,7 @@ ReplayResult run(const ReplayContext& context) {
   const std::int64_t projected = config.integer("projected", 1, 1 << 20);
   const std::vector<std::int64_t> ranks = config.integers("ranks", 2, 4096);
   ReplayResult result;
-  for (const Config& model : config.tables("model")) {
-    Setting s{model.text("name"),
-              model.integer("batch", 1, 1 << 20),
-              model.size("tokens", 1),
-              model.integer("hidden", 1, 1 << 20),
-              model.integer("heads", 1, 1 << 10),
-              projected,
-              0};
+  for (RsaSetting s : rsa_settings(config, projected)) {
     for (const std::int64_t n : ranks) {
       s.ranks = static_cast<int>(n);
       add_rows(result, table, s);

@@ -7,35 +7,18 @@
 #include <vector>
 
 #include "harness/papers/counted.hpp"
-#include "harness/papers/formula.hpp"
 #include "harness/papers/items.hpp"
 #include "harness/papers/rows.hpp"
+#include "harness/papers/rsa/setting.hpp"
 #include "reference/problem/error.hpp"
 
 namespace sp {
 namespace {
 
-struct Setting {
-  std::string model;
-  std::int64_t batch, tokens, hidden, heads, projected;
-  int ranks;
-  std::string label() const { return fmt::format("{}, {} ranks", model, ranks); }
-  Symbols symbols() const {
-    const auto number = [](std::int64_t value) { return static_cast<double>(value); };
-    return {{"B", number(batch)},    {"L", number(tokens)},         {"H", number(hidden)},
-            {"Z", number(heads)},    {"A", number(hidden / heads)}, {"N", number(ranks)},
-            {"K", number(projected)}};
-  }
-};
-
 // Scalars that a rank allocates, beyond its shards, when a sequence is `tokens` long.
-double scalars(const Setting& s, const char* algorithm, std::int64_t tokens, std::int64_t projected,
-               bool backward) {
-  const std::int64_t head = s.hidden / s.heads;
-  Problem problem =
-      softmax_problem({s.batch, tokens, s.heads, s.heads, head, head}, DType::kF32, false);
-  problem.projected = projected;
-  const Cost most = count(algorithm, problem, {.size = s.ranks}).most;
+double scalars(const RsaSetting& s, const char* algorithm, std::int64_t tokens,
+               std::int64_t projected, bool backward) {
+  const Cost most = count(algorithm, s.attention(tokens, projected), {.size = s.ranks}).most;
   return static_cast<double>(backward ? most.backward.peak_bytes : most.forward.peak_bytes) / 4;
 }
 
@@ -43,7 +26,7 @@ double scalars(const Setting& s, const char* algorithm, std::int64_t tokens, std
 struct Parts {
   double linear = 0, square = 0;
 };
-Parts rsa_parts(const Setting& s, bool backward) {
+Parts rsa_parts(const RsaSetting& s, bool backward) {
   const double once = scalars(s, "rsa", s.tokens, 0, backward);
   const double twice = scalars(s, "rsa", 2 * s.tokens, 0, backward);
   const double square = (twice - 2 * once) / 2;
@@ -54,7 +37,7 @@ Parts rsa_parts(const Setting& s, bool backward) {
 struct LinformerParts {
   double length = 0, projected = 0, scores = 0;
 };
-LinformerParts linformer_parts(const Setting& s) {
+LinformerParts linformer_parts(const RsaSetting& s) {
   const auto at = [&](std::int64_t tokens, std::int64_t projected) {
     return scalars(s, "rsa_linformer", tokens, projected, false);
   };
@@ -90,7 +73,7 @@ std::string formula_of(const PaperTable& table, const std::string& block, const 
 
 bool has(const std::string& term, const char* part) { return term.find(part) != term.npos; }
 
-void add_attention_terms(ReplayResult& result, const PaperTable& table, const Setting& s) {
+void add_attention_terms(ReplayResult& result, const PaperTable& table, const RsaSetting& s) {
   Grade grade{};
   const Symbols is = s.symbols();
   const Parts forward = rsa_parts(s, false), backward = rsa_parts(s, true);
@@ -120,7 +103,7 @@ void add_attention_terms(ReplayResult& result, const PaperTable& table, const Se
   }
 }
 
-void add_linformer_terms(ReplayResult& result, const PaperTable& table, const Setting& s) {
+void add_linformer_terms(ReplayResult& result, const PaperTable& table, const RsaSetting& s) {
   Grade grade{};
   const Symbols is = s.symbols();
   const LinformerParts parts = linformer_parts(s);
@@ -152,7 +135,7 @@ void add_linformer_terms(ReplayResult& result, const PaperTable& table, const Se
 
 // B L at which a difference that is linear in the length changes its sign.
 template <class Difference>
-double root(const Setting& s, Difference&& difference) {
+double root(const RsaSetting& s, Difference&& difference) {
   const std::int64_t from = s.ranks, to = 2 * s.ranks;
   const double low = difference(from), high = difference(to);
   const double length =
@@ -161,7 +144,7 @@ double root(const Setting& s, Difference&& difference) {
 }
 
 void add_crossovers(ReplayResult& result, const PaperTable& table, const PaperTable& crossovers,
-                    Setting s) {
+                    RsaSetting s) {
   for (std::size_t row = 0; row < crossovers.rows(); ++row) {
     const std::string& block = crossovers.text(row, "block");
     Grade grade{};
@@ -199,21 +182,14 @@ ReplayResult run(const ReplayContext& context) {
   const std::int64_t projected = config.integer("projected", 1, 1 << 20);
   const std::vector<std::int64_t> ranks = config.integers("ranks", 2, 4096);
   ReplayResult result;
-  for (const Config& model : config.tables("model")) {
-    Setting s{model.text("name"),
-              model.integer("batch", 1, 1 << 20),
-              model.size("tokens", 1),
-              model.integer("hidden", 1, 1 << 20),
-              model.integer("heads", 1, 1 << 10),
-              projected,
-              0};
+  for (RsaSetting s : rsa_settings(config, projected)) {
     for (const std::int64_t n : ranks) {
       s.ranks = static_cast<int>(n);
       add_attention_terms(result, table, s);
       add_linformer_terms(result, table, s);
       add_crossovers(result, table, crossovers, s);
     }
-    Setting twice = s;
+    RsaSetting twice = s;
     twice.ranks *= 2;
     twice.tokens *= 2;
     bool divided = true;

@@ -17,12 +17,9 @@ ReplayResult run(const ReplayContext& context) {
   const PaperTable table = table_of(context.config);
   const Platform platform = context.platform("platform");
   const std::vector<MeasuredRow> measured = usp_rows(table, 3);
+  const std::vector<ReplayRow> rows = replay_rows(measured, platform, context.progress);
   ReplayResult result;
-  for (const MeasuredRow& row : measured) {
-    result.rows.push_back(replay_row(row, platform));
-    context.progress(std::ssize(result.rows), std::ssize(measured));
-  }
-  const std::vector<ReplayRow> rows = result.rows;
+  result.rows = rows;
   result.findings = {fmt::format("{}: {}.", platform.name, residuals_of(measured, rows))};
   for (std::size_t first = 0; first < rows.size(); first += 2 * kMeshes) {
     const std::string length = rows[first].label.substr(rows[first].label.find(", ") + 2, 4);

@@ -59,12 +59,9 @@ ReplayResult run(const ReplayContext& context) {
   const PaperTable table = table_of(context.config);
   const Platform platform = context.platform("platform");
   const std::vector<MeasuredRow> measured = usp_rows(table, 4);
+  const std::vector<ReplayRow> rows = replay_rows(measured, platform, context.progress);
   ReplayResult result;
-  for (const MeasuredRow& row : measured) {
-    result.rows.push_back(replay_row(row, platform));
-    context.progress(std::ssize(result.rows), std::ssize(measured));
-  }
-  const std::vector<ReplayRow> rows = result.rows;
+  result.rows = rows;
   result.findings = {
       fmt::format("{}, 32K: {}.", platform.name, residuals_of(measured, rows)),
       "The rows of 128K are not of 128K tokens, forward: they would be 49 TFLOP/s per "

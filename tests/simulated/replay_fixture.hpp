@@ -1,0 +1,50 @@
+// What tests ask of a replay: to run, and for one of its rows.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "harness/papers/replay.hpp"
+
+namespace sp::test {
+
+inline std::string config_path(const ReplayItem& item) {
+  return std::string(SP_SOURCE_DIR) + "/experiments/configs/" + item.id + ".toml";
+}
+
+inline ReplayResult replay(const ReplayItem& item) {
+  return run_replay(item, config_path(item), {});
+}
+
+inline std::int64_t count(const ReplayResult& result, ClaimVerdict verdict) {
+  return std::ranges::count(result.rows, verdict, &ReplayRow::verdict);
+}
+
+// The first row of this quantity whose label `fits`.
+template <class Fits>
+const ReplayRow& find_row(const ReplayResult& result, const std::string& label,
+                          const std::string& quantity, Fits&& fits) {
+  const auto found = std::ranges::find_if(result.rows, [&](const ReplayRow& row) {
+    return fits(row.label) && row.quantity == quantity;
+  });
+  if (found == result.rows.end()) throw std::out_of_range(label + ": " + quantity);
+  return *found;
+}
+
+inline const ReplayRow& find(const ReplayResult& result, const std::string& label,
+                             const std::string& quantity) {
+  return find_row(result, label, quantity,
+                  [&](const std::string& whole) { return whole == label; });
+}
+
+// By a part of its label.
+inline const ReplayRow& find_by_part(const ReplayResult& result, const std::string& part,
+                                     const std::string& quantity) {
+  return find_row(result, part, quantity,
+                  [&](const std::string& whole) { return whole.find(part) != whole.npos; });
+}
+
+}  // namespace sp::test
