@@ -91,8 +91,8 @@ std::int64_t parse_size(const std::string& text, const char* what) {
   if (error != std::errc() || factor == 0 || value < 0 ||
       __builtin_mul_overflow(value, factor, &size)) {
     refuse(fmt::format(
-        "{} '{}' is not a size; allowed: a whole number >= 0, with K, M or G for powers of 1024", what,
-        text));
+        "{} '{}' is not a size; allowed: a whole number >= 0, with K, M or G for powers of 1024",
+        what, text));
   }
   return size;
 }

@@ -98,8 +98,9 @@ std::unique_ptr<Backend> make_backend(const std::string& name, std::chrono::mill
   if (name == "sim") {
     return make_sim_backend(find_platform(platform.empty() ? kDefaultPlatform : platform));
   }
-  throw Error(ErrorKind::kUsage,
-              fmt::format("unknown back-end '{}'; allowed: thread, mpi, cuda, emulated, sim", name));
+  throw Error(
+      ErrorKind::kUsage,
+      fmt::format("unknown back-end '{}'; allowed: thread, mpi, cuda, emulated, sim", name));
 }
 
 Environment capture_environment_with_gpus() {

@@ -392,7 +392,7 @@ Config parse_config(const std::string& text, const std::string& name) {
 }
 
 Config load_config(const std::string& path) {
-  struct stat status {};
+  struct stat status{};
   if (::stat(path.c_str(), &status) != 0) {
     fail(fmt::format("{}: cannot open it: {}", path, std::strerror(errno)));
   }

@@ -160,7 +160,9 @@ class Report(Case):
     def test_does_not_replace_a_device(self):
         done = seqpar("report", "--out", "/dev/full", self.folder)
         self.assertEqual(done.returncode, 3, done.stderr)
-        self.assertIn("/dev/full: cannot write it: it exists and is not a regular file", done.stderr)
+        self.assertIn(
+            "/dev/full: cannot write it: it exists and is not a regular file", done.stderr
+        )
         self.assertTrue(stat.S_ISCHR(os.stat("/dev/full").st_mode))
 
 

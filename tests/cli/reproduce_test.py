@@ -162,7 +162,7 @@ class WrongWords(Case):
         config.write_text("frobnicate = 3\n")
         for words, said in (
             ((), "allowed: quick"),
-            (("rsa/memery",), "did you mean 'rsa/memory'"),
+            (("rsa/memoryy",), "did you mean 'rsa/memory'"),
             (("rsb",), "allowed: quick"),
             (("--all", "rsa"), "allowed: one of them"),
             (("quick", "rsa"), "allowed: it alone"),

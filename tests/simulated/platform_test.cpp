@@ -261,8 +261,8 @@ TEST_F(Refused, KeysOfAnotherWiring) {
             "0: torus: the node is no torus; allowed: with wiring \"torus\"");
   EXPECT_EQ(complaint("tpu_v4", "[calibration]", "[fabric]\nnodes = 2\n[calibration]"),
             "0: fabric: a torus spans the machine; allowed: no fabric with this wiring");
-  EXPECT_EQ(complaint("a100_nvlink", "wiring = \"switch\"", "wiring = \"swich\""),
-            "0: node.wiring: unknown value 'swich' (did you mean 'switch'?); allowed: switch, "
+  EXPECT_EQ(complaint("a100_nvlink", "wiring = \"switch\"", "wiring = \"switchh\""),
+            "0: node.wiring: unknown value 'switchh' (did you mean 'switch'?); allowed: switch, "
             "mesh, pcie, torus");
 }
 

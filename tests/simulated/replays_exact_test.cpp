@@ -208,7 +208,7 @@ TEST(ExactReplays, RefuseAConfigThatTheyDoNotUnderstand) {
     std::ofstream(directory.file("config.toml")) << replaced(text_of(config_of(id)), from, to);
     return directory.file("config.toml");
   };
-  EXPECT_THROW(replayed("rsa/claims", with("rsa/claims", "hidden", "hiden")), Error);
+  EXPECT_THROW(replayed("rsa/claims", with("rsa/claims", "hidden", "hiddenn")), Error);
   EXPECT_THROW(replayed("rsa/claims", with("rsa/claims", "near = 0.05", "near = 5")), Error);
   EXPECT_THROW(replayed("lwm/lockstep", with("lwm/lockstep", "table", "extra = 1\ntable")), Error);
   EXPECT_THROW(replayed("lwm/meshes", with("lwm/meshes", "\"GiB\"", "\"GB/s\"")), Error);

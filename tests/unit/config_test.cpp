@@ -131,10 +131,7 @@ TEST(Config, RefusesTheWrongTypeOrRangeWithLineAndKey) {
             "some.toml:1: b: an element is the whole number 1; allowed: tables");
   EXPECT_EQ(refusal_of("[t]\n[t.u]\n", [](const Config& c) { c.table("t").table("u").text("x"); }),
             "some.toml:2: t.u.x: it is missing; allowed: text");
-  EXPECT_EQ(refusal_of("b = \"rign\"",
-                       [](const Config& c) {
-                         c.choice("b", {"ring", "ulysses"});
-                       }),
+  EXPECT_EQ(refusal_of("b = \"rign\"", [](const Config& c) { c.choice("b", {"ring", "ulysses"}); }),
             "some.toml:1: b: unknown value 'rign' (did you mean 'ring'?); allowed: ring, ulysses");
 }
 
