@@ -28,8 +28,11 @@ bool agrees(const ReplayRow& row) {
 std::string disagreement(const ReplayRow& row) {
   if (std::isnan(row.ours)) return "no value came out";
   if (row.paper == 0) return fmt::format("{:.4g} where the paper has 0", row.ours);
-  return fmt::format("off by {:+.3g} %, more than the band of {:.3g} % and the paper's rounding",
-                     100 * row.error(), 100 * row.band);
+  const double of_ours = std::abs((row.ours - row.paper) / row.ours);
+  return fmt::format(
+      "off by {:+.3g} %; that is {:.3g} % of ours, more than the band of {:.3g} % and the paper's "
+      "rounding",
+      100 * row.error(), 100 * of_ours, 100 * row.band);
 }
 
 }  // namespace
