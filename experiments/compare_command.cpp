@@ -14,6 +14,7 @@
 #include "experiments/commands.hpp"
 #include "experiments/compare_file.hpp"
 #include "experiments/ratio.hpp"
+#include "harness/results/bench_row.hpp"
 #include "reference/problem/error.hpp"
 
 namespace sp {
@@ -71,7 +72,7 @@ Pair judged(const StoredNumber& a, const StoredNumber& b) {
   if (all_positive(a) && all_positive(b)) pair.ratio = ratio_of(a.samples, b.samples);
   if (a.samples.empty() || b.samples.empty()) return pair;
   if (!is_measured(a) && !is_measured(b)) {  // without noise
-    pair.verdict = median_of(a.samples) == median_of(b.samples) ? "equal" : "differs";
+    pair.verdict = summarize(a.samples).median == summarize(b.samples).median ? "equal" : "differs";
   } else if (std::isnan(pair.ratio.low)) {
     pair.verdict = "too few samples";
   } else {
@@ -124,7 +125,7 @@ Comparison compare_numbers(const StoredNumbers& a, const StoredNumbers& b, const
 }
 
 std::string figure(const StoredNumber& number) {
-  const double median = median_of(number.samples);
+  const double median = summarize(number.samples).median;
   return is_measured(number) ? fmt::format("{:.4g}", median) : fmt::format("{:.10g}", median);
 }
 
@@ -162,7 +163,7 @@ void print_json(const Comparison& comparison, const Options& options) {
   const auto side = [](const StoredNumber& number) {
     return Json{{"row", number.row},
                 {"kind", number.kind},
-                {"median", median_of(number.samples)},
+                {"median", summarize(number.samples).median},
                 {"samples", number.samples}};
   };
   for (const Pair& pair : comparison.pairs) {

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "harness/results/bench_row.hpp"
+
 namespace sp {
 namespace {
 
@@ -53,7 +55,7 @@ Ratio ratio_of(const std::vector<double>& a, const std::vector<double>& b) {
   for (const double x : a) {
     for (const double y : b) ratios.push_back(y / x);
   }
-  Ratio ratio{median_of(ratios)};
+  Ratio ratio{summarize(ratios).median};
   const std::size_t outside = ratios.empty() ? 0 : left_out(a.size(), b.size());
   if (outside > 0) {
     std::sort(ratios.begin(), ratios.end());
@@ -61,14 +63,6 @@ Ratio ratio_of(const std::vector<double>& a, const std::vector<double>& b) {
     ratio.high = ratios[ratios.size() - outside];
   }
   return ratio;
-}
-
-double median_of(std::vector<double> samples) {
-  if (samples.empty()) return Ratio::kNone;
-  const auto middle = samples.begin() + static_cast<std::ptrdiff_t>(samples.size() / 2);
-  std::nth_element(samples.begin(), middle, samples.end());
-  if (samples.size() % 2 == 1) return *middle;
-  return (*middle + *std::max_element(samples.begin(), middle)) / 2;
 }
 
 }  // namespace sp

@@ -22,6 +22,4 @@ struct Ratio {
 // Of positive samples; all NaN for none.
 Ratio ratio_of(const std::vector<double>& a, const std::vector<double>& b);
 
-double median_of(std::vector<double> samples);  // NaN for none
-
 }  // namespace sp
