@@ -16,8 +16,7 @@ Tensor Memory::allocate(DType dtype, Tensor::Extents shape, const char* name) {
     live_bytes_ -= storage->bytes;
     delete storage;
   };
-  allocating_ = name;
-  std::byte* data = acquire(bytes);
+  std::byte* data = acquire(bytes, name);
   live_bytes_ += bytes;
   peak_bytes_ = std::max(peak_bytes_, live_bytes_);
   return {std::shared_ptr<Storage>(new Storage{data, bytes, name}, release), dtype, shape};

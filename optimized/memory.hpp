@@ -27,14 +27,12 @@ class Memory {
   void reset_peak() { peak_bytes_ = live_bytes_; }
 
  protected:
-  // Zero bytes are legal. acquire may return null where nothing is stored.
-  virtual std::byte* acquire(std::int64_t bytes) = 0;
+  // Zero bytes are legal. acquire may return null where nothing is stored; `name` is the tensor's,
+  // for complaints.
+  virtual std::byte* acquire(std::int64_t bytes, const char* name) = 0;
   virtual void release(std::byte* data, std::int64_t bytes) noexcept = 0;
-  // Name of the tensor that acquire() is asked for.
-  const char* allocating() const { return allocating_; }
 
  private:
-  const char* allocating_ = "";
   std::int64_t live_bytes_ = 0;
   std::int64_t peak_bytes_ = 0;
 };

@@ -11,12 +11,12 @@ void PhantomMemory::download(void*, const Tensor&) const {
   SP_CHECK(false, "a phantom tensor has no data to look at");
 }
 
-std::byte* PhantomMemory::acquire(std::int64_t bytes) {
+std::byte* PhantomMemory::acquire(std::int64_t bytes, const char* name) {
   if (capacity_ != kUnlimited && resident_ + live_bytes() + bytes > capacity_) {
     throw OutOfMemory(fmt::format(
         "{} needs {} bytes beside {} bytes of tensors and {} bytes that are resident; the device "
         "has {}",
-        allocating(), bytes, live_bytes(), resident_, capacity_));
+        name, bytes, live_bytes(), resident_, capacity_));
   }
   return nullptr;
 }

@@ -21,7 +21,7 @@ class PhantomMemory final : public Memory {
   void download(void* host, const Tensor& tensor) const override;
 
  protected:
-  std::byte* acquire(std::int64_t bytes) override;  // throws OutOfMemory
+  std::byte* acquire(std::int64_t bytes, const char* name) override;  // throws OutOfMemory
   void release(std::byte*, std::int64_t) noexcept override {}
 
  private:

@@ -7,11 +7,11 @@
 #include <new>
 #include <utility>
 
-#ifdef __SANITIZE_ADDRESS__
+#ifdef SP_SANITIZE_ADDRESS
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
-#ifdef __SANITIZE_THREAD__
+#ifdef SP_SANITIZE_THREAD
 #include <sanitizer/tsan_interface.h>
 extern "C" {
 void AnnotateIgnoreReadsBegin(const char* file, int line);
@@ -32,7 +32,7 @@ using boost::context::detail::make_fcontext;
 using boost::context::detail::transfer_t;
 
 constexpr std::size_t kGuard = 4096;
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef SP_SANITIZED
 constexpr std::size_t kStack = 256 * 1024;
 #else
 constexpr std::size_t kStack = 64 * 1024;
@@ -41,7 +41,7 @@ constexpr std::size_t kStack = 64 * 1024;
 constexpr std::size_t kColours = 32;
 constexpr std::size_t kColourBytes = 128;
 
-#ifdef __SANITIZE_THREAD__
+#ifdef SP_SANITIZE_THREAD
 constinit thread_local int unseen_guards = 0;  // on the fiber that runs
 
 void see() {
@@ -58,7 +58,7 @@ struct Fiber::Transfer {
 };
 
 Fiber::Fiber() {
-#ifdef __SANITIZE_THREAD__
+#ifdef SP_SANITIZE_THREAD
   tsan_fiber_ = __tsan_get_current_fiber();
 #endif
 }
@@ -71,7 +71,7 @@ Fiber::Fiber(int index)
   mprotect(mapping, kGuard, PROT_NONE);
   mapping_ = static_cast<std::byte*>(mapping);
   bottom_ = mapping_ + kGuard;
-#ifdef __SANITIZE_THREAD__
+#ifdef SP_SANITIZE_THREAD
   tsan_fiber_ = __tsan_create_fiber(0);
 #endif
 }
@@ -79,7 +79,7 @@ Fiber::Fiber(int index)
 Fiber::~Fiber() {
   if (mapping_ == nullptr) return;
   reset();
-#ifdef __SANITIZE_THREAD__
+#ifdef SP_SANITIZE_THREAD
   __tsan_destroy_fiber(tsan_fiber_);
 #endif
   munmap(mapping_, kGuard + kStack);
@@ -92,11 +92,11 @@ void Fiber::prepare(Entry entry) {
 
 SP_NOT_FOR_TSAN void Fiber::reset() {
   if (!std::exchange(entered_, false)) return;
-#ifdef __SANITIZE_ADDRESS__
+#ifdef SP_SANITIZE_ADDRESS
   __asan_unpoison_memory_region(bottom_, size_);
   fake_stack_ = nullptr;
 #endif
-#ifdef __SANITIZE_THREAD__
+#ifdef SP_SANITIZE_THREAD
   void* const caller = __tsan_get_current_fiber();
   __tsan_switch_to_fiber(tsan_fiber_, __tsan_switch_to_fiber_no_sync);
   for (; unseen_ > 0; --unseen_) see();
@@ -109,7 +109,7 @@ SP_NOT_FOR_TSAN void Fiber::reset() {
 SP_NOT_FOR_TSAN void Fiber::arrive(transfer_t arrival) {
   const Transfer& transfer = *static_cast<Transfer*>(arrival.data);
   transfer.from->context_ = arrival.fctx;
-#ifdef __SANITIZE_ADDRESS__
+#ifdef SP_SANITIZE_ADDRESS
   __sanitizer_finish_switch_fiber(transfer.to->fake_stack_, &transfer.from->bottom_,
                                   &transfer.from->size_);
 #endif
@@ -128,10 +128,10 @@ SP_NOT_FOR_TSAN void Fiber::enter(transfer_t arrival) {
 
 SP_NOT_FOR_TSAN void Fiber::jump(Fiber& from, Fiber& to, [[maybe_unused]] bool from_ends) {
   Transfer transfer{&from, &to};
-#ifdef __SANITIZE_ADDRESS__
+#ifdef SP_SANITIZE_ADDRESS
   __sanitizer_start_switch_fiber(from_ends ? nullptr : &from.fake_stack_, to.bottom_, to.size_);
 #endif
-#ifdef __SANITIZE_THREAD__
+#ifdef SP_SANITIZE_THREAD
   from.unseen_ = unseen_guards;
   unseen_guards = to.unseen_;
   __tsan_switch_to_fiber(to.tsan_fiber_, __tsan_switch_to_fiber_no_sync);
@@ -139,7 +139,7 @@ SP_NOT_FOR_TSAN void Fiber::jump(Fiber& from, Fiber& to, [[maybe_unused]] bool f
   arrive(jump_fcontext(to.context_, &transfer));
 }
 
-#ifdef __SANITIZE_THREAD__
+#ifdef SP_SANITIZE_THREAD
 SP_NOT_FOR_TSAN Unseen::Unseen() {
   AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
   AnnotateIgnoreWritesBegin(__FILE__, __LINE__);

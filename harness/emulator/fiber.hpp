@@ -41,15 +41,19 @@ class Fiber {
   std::byte* mapping_ = nullptr;  // guard page, stack; null: the calling thread
   const void* bottom_ = nullptr;  // of the stack
   std::size_t size_ = 0;
-  void* fake_stack_ = nullptr;  // of ASan
+#ifdef SP_SANITIZE_ADDRESS
+  void* fake_stack_ = nullptr;
+#endif
+#ifdef SP_SANITIZE_THREAD
   void* tsan_fiber_ = nullptr;
   int unseen_ = 0;  // guards of class Unseen that live here
+#endif
 };
 
 // While it lives, TSan looks away from what this lane reads and writes: the machine's own books.
 class Unseen {
  public:
-#ifdef __SANITIZE_THREAD__
+#ifdef SP_SANITIZE_THREAD
   Unseen();
   ~Unseen();
 #else

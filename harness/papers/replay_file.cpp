@@ -11,6 +11,7 @@
 #include "harness/papers/sha256.hpp"
 #include "harness/results/foreign_file.hpp"
 #include "harness/results/hdf5_attributes.hpp"
+#include "harness/results/heap_text.hpp"
 #include "harness/results/run_writer.hpp"
 #include "harness/results/schema.hpp"
 
@@ -160,15 +161,17 @@ std::vector<std::string> read_strings(hid_t where, const std::string& name, std:
   const h5::Dataset dataset = open_sized(where, name, size);
   require_usage(H5Tget_class(dataset.type) == H5T_STRING && H5Tis_variable_str(dataset.type) > 0,
                 fmt::format("data set {} does not hold strings of any length", name));
-  const h5::Handle memory = h5::string_type(H5T_VARIABLE);
-  std::vector<char*> chars(static_cast<std::size_t>(size), nullptr);
-  h5::read_dataset(dataset, memory, static_cast<void*>(chars.data()));
-  std::vector<std::string> values;
-  for (char* text : chars) {
-    values.emplace_back(text == nullptr ? "" : text);
-    H5free_memory(text);
-  }
-  return values;
+  return read_heap_texts(name, [&] {
+    const h5::Handle memory = h5::string_type(H5T_VARIABLE);
+    std::vector<char*> chars(static_cast<std::size_t>(size), nullptr);
+    h5::read_dataset(dataset, memory, static_cast<void*>(chars.data()));
+    std::vector<std::string> values;
+    for (char* text : chars) {
+      values.emplace_back(text == nullptr ? "" : text);
+      H5free_memory(text);
+    }
+    return values;
+  });
 }
 
 std::vector<double> read_numbers(hid_t where, const std::string& name, std::int64_t size) {

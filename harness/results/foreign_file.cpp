@@ -25,15 +25,10 @@ std::int64_t seconds_for(std::int64_t file_bytes) {
   return 1 + std::min<std::int64_t>(60, file_bytes >> 18) + (file_bytes >> 24);
 }
 constexpr std::int64_t kLeastMemory = std::int64_t{1} << 30;
+constexpr std::size_t kLongestComplaint = 2000;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef SP_SANITIZED
 constexpr bool kSanitized = true;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
 #else
 constexpr bool kSanitized = false;
 #endif
@@ -64,8 +59,12 @@ void limit_memory() {
 }
 
 void say(int descriptor, Verdict verdict, const std::string& message) {
-  const std::string text = static_cast<char>(verdict) + message.substr(0, 2000);  // < PIPE_BUF
-  static_cast<void>(!::write(descriptor, text.data(), text.size()));
+  const std::string text = static_cast<char>(verdict) + message;
+  for (std::size_t said = 0; said < text.size();) {
+    const ssize_t count = ::write(descriptor, text.data() + said, text.size() - said);
+    if (count < 0 && errno != EINTR) return;
+    said += static_cast<std::size_t>(std::max<ssize_t>(count, 0));
+  }
 }
 
 [[noreturn]] void run_child(int descriptor, std::int64_t file_bytes,
@@ -82,10 +81,12 @@ void say(int descriptor, Verdict verdict, const std::string& message) {
   limit(RLIMIT_CPU, seconds_for(file_bytes));
   limit_memory();
   try {
+    const HeapTexts texts;
     read();
-    say(descriptor, kRead, "");
+    say(descriptor, kRead, texts.record());
   } catch (const Error& error) {
-    say(descriptor, verdict_of(error.kind()), error.what());
+    say(descriptor, verdict_of(error.kind()),
+        std::string(error.what()).substr(0, kLongestComplaint));
   } catch (const std::exception& error) {
     say(descriptor, kRefused,
         fmt::format("cannot read it within the memory limit ({})", error.what()));
@@ -121,7 +122,7 @@ std::string one_line(std::string text) {
   return text;
 }
 
-void probe_in_child(std::int64_t file_bytes, const std::function<void()>& read) {
+std::string probe_in_child(std::int64_t file_bytes, const std::function<void()>& read) {
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
     throw Error(ErrorKind::kEnvironment,
@@ -143,7 +144,7 @@ void probe_in_child(std::int64_t file_bytes, const std::function<void()>& read) 
   const std::string message = answer.empty() ? "" : answer.substr(1);
   switch (answer.empty() ? '\0' : answer[0]) {
     case kRead:
-      return;
+      return message;
     case kRefused:
       throw Error(ErrorKind::kUsage, message);
     case kEnvironmentFailed:

@@ -3,7 +3,7 @@
 // The HDF5 library itself crashes or loops on some damaged files, so every file is read first by a
 // child process with limits on time and memory. What the child could not survive is reported as a
 // corrupt file; what it refused is reported in its words; only a file that it read to the end is
-// read by this process.
+// read by this process, its strings of variable length aside (heap_text.hpp).
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -11,6 +11,7 @@
 #include <functional>
 #include <string>
 
+#include "harness/results/heap_text.hpp"
 #include "reference/problem/error.hpp"
 
 namespace sp {
@@ -18,9 +19,9 @@ namespace sp {
 // Size of a regular file; otherwise Error(kUsage) that says what is there instead.
 std::int64_t regular_file_size(const std::string& path);
 
-// Runs `read` in a child process; returns if it succeeded there, and otherwise throws. Other
-// threads may exist, but none of them may be using HDF5.
-void probe_in_child(std::int64_t file_bytes, const std::function<void()>& read);
+// Runs `read` in a child process; returns the record of its HeapTexts if it succeeded there, and
+// otherwise throws. Other threads may exist, but none of them may be using HDF5.
+std::string probe_in_child(std::int64_t file_bytes, const std::function<void()>& read);
 
 // Names in a damaged file may hold anything; a message is one line of printable text.
 std::string one_line(std::string text);
@@ -30,7 +31,7 @@ template <class Read>
 auto read_foreign_file(const std::string& path, Read read) {
   try {
     const std::int64_t bytes = regular_file_size(path);
-    probe_in_child(bytes, [&] { static_cast<void>(read(path, bytes)); });
+    const HeapTexts texts(probe_in_child(bytes, [&] { static_cast<void>(read(path, bytes)); }));
     return read(path, bytes);
   } catch (const Error& error) {
     throw Error(error.kind(), one_line(path + ": " + error.what()));

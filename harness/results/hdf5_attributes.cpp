@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "harness/results/heap_text.hpp"
+
 namespace sp::h5 {
 namespace {
 
@@ -29,11 +31,14 @@ std::string read_string(hid_t attribute, hid_t type, const std::string& action) 
     if (H5Tget_strpad(type) == H5T_STR_SPACEPAD) text.erase(text.find_last_not_of(' ') + 1);
     return text;
   }
-  char* chars = nullptr;
-  check(H5Aread(attribute, memory, static_cast<void*>(&chars)), ErrorKind::kUsage, action);
-  std::string text = chars == nullptr ? "" : chars;
-  H5free_memory(chars);
-  return text;
+  const auto read = [&] {
+    char* chars = nullptr;
+    check(H5Aread(attribute, memory, static_cast<void*>(&chars)), ErrorKind::kUsage, action);
+    std::vector<std::string> text{chars == nullptr ? "" : chars};
+    H5free_memory(chars);
+    return text;
+  };
+  return read_heap_texts(action, read).at(0);
 }
 
 }  // namespace

@@ -27,8 +27,7 @@ namespace {
 // All ranks' states on their way here.
 class StateGather {
  public:
-  StateGather(Context& ctx, Tensor mine)
-      : ctx_(ctx), mine_(std::move(mine)), features_(mine_.extent(0)) {
+  StateGather(Context& ctx, Tensor mine) : mine_(std::move(mine)), features_(mine_.extent(0)) {
     const int P = ctx.comm.size();
     all_ = allocate_like(ctx, mine_, mine_.dtype(), P * features_, "state");
     const std::int64_t splits = std::min<std::int64_t>(ctx.splits, features_);
@@ -48,7 +47,6 @@ class StateGather {
   Tensor of(int rank) const { return all_.rows(rank * features_, (rank + 1) * features_); }
 
  private:
-  Context& ctx_;
   Tensor mine_, all_;
   std::int64_t features_;
   std::vector<Pending> pending_;

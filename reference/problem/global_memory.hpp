@@ -31,54 +31,63 @@ class Global {
   __host__ __device__ explicit Global(T* address) : address_(address) {}
   __host__ __device__ T* address() const { return address_; }
   __host__ __device__ explicit operator bool() const { return address_ != nullptr; }
-  __host__ __device__ Global operator+(std::int64_t elements) const {
-    return Global(address_ + elements);
-  }
+  __host__ __device__ Global operator+(std::int64_t elements) const { return Global(at(elements)); }
   template <class U>
     requires std::is_same_v<const U, T>
   __host__ __device__ Global(Global<U> other) : address_(other.address()) {}  // T is const
 
   __device__ T load(std::int64_t i = 0) const {
 #ifdef SP_EMULATOR
-    return emulator::load_global(address_ + i);
+    return emulator::load_global(at(i));
 #else
-    return address_[i];
+    return *at(i);
 #endif
   }
   __device__ void store(std::int64_t i, T value) const {
 #ifdef SP_EMULATOR
-    emulator::store_global(address_ + i, value);
+    emulator::store_global(at(i), value);
 #else
-    address_[i] = value;
+    *at(i) = value;
 #endif
   }
   // The sizeof(V) bytes from element i on, as one access; aligned to sizeof(V). V is float4, uint4...
   template <class V>
   __device__ V load_as(std::int64_t i) const {
 #ifdef SP_EMULATOR
-    return emulator::load_global(reinterpret_cast<const V*>(address_ + i));
+    return emulator::load_global(reinterpret_cast<const V*>(at(i)));
 #else
-    return *reinterpret_cast<const V*>(address_ + i);
+    return *reinterpret_cast<const V*>(at(i));
 #endif
   }
   template <class V>
   __device__ void store_as(std::int64_t i, V value) const {
 #ifdef SP_EMULATOR
-    emulator::store_global(reinterpret_cast<V*>(address_ + i), value);
+    emulator::store_global(reinterpret_cast<V*>(at(i)), value);
 #else
-    *reinterpret_cast<V*>(address_ + i) = value;
+    *reinterpret_cast<V*>(at(i)) = value;
 #endif
   }
   // Atomically adds; float and int.
   __device__ void add(std::int64_t i, T value) const {
 #ifdef SP_EMULATOR
-    emulator::add_global(address_ + i, value);
+    emulator::add_global(at(i), value);
 #else
-    atomicAdd(address_ + i, value);
+    atomicAdd(at(i), value);
 #endif
   }
 
  private:
+  // The emulator judges addresses when they are used; until then they are numbers, and those of
+  // tensors without elements are null.
+  __host__ __device__ T* at(std::int64_t i) const {
+#ifdef SP_EMULATOR
+    constexpr auto kSize = static_cast<std::intptr_t>(sizeof(T));
+    return reinterpret_cast<T*>(reinterpret_cast<std::intptr_t>(address_) + i * kSize);
+#else
+    return address_ + i;
+#endif
+  }
+
   T* address_ = nullptr;
 };
 

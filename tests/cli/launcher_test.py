@@ -24,6 +24,7 @@ if [[ $1 == --preset || $1 == --fresh ]]; then
   touch build/release/build.ninja
 else
   if [[ -n ${BROKEN_SOURCE:-} ]]; then echo "error: expected ';'"; exit 1; fi
+  mkdir -p "$2/experiments"
   printf '#!/bin/bash\nprintf "<%%s>" "$@"\nexit 7\n' >"$2/experiments/seqpar"
   chmod +x "$2/experiments/seqpar"
   sleep "${SLOW:-0}"
@@ -162,6 +163,13 @@ class Launcher(unittest.TestCase):
         self.assertEqual(self.run_launcher("list").returncode, 7)
         self.assertIn("cmake --preset release --fresh", self.noted())
 
+    def test_a_changed_preset_is_configured_afresh(self):
+        self.run_launcher("list")
+        later = (self.top / "build/release/build.ninja").stat().st_mtime + 1
+        os.utime(self.top / "CMakePresets.json", (later, later))
+        self.assertEqual(self.run_launcher("list").returncode, 7)
+        self.assertIn("cmake --preset release --fresh", self.noted())
+
     def test_ranks_neither_install_nor_build(self):
         ranks = (
             {"OMPI_COMM_WORLD_RANK": "0"},
@@ -195,6 +203,19 @@ class Launcher(unittest.TestCase):
         self.assertTrue(called.endswith(" -L ^(unit|cli)$ -R a b"), called)
         self.assertIn("--no-tests=error", called)
         self.assertTrue(any("--target all" in n for n in self.noted()))
+
+    def test_sanitized_builds_install_their_compiler_and_others_do_not(self):
+        for preset, wanted in (("release", ""), ("dev", "clang-19"), ("tsan", "clang-19")):
+            with self.subTest(preset):
+                shutil.rmtree(self.top / "build", ignore_errors=True)
+                done = self.run_launcher("test", "--preset", preset, ABSENT="clang-19")
+                self.assertEqual(done.returncode, 0, done.stderr)
+                installs = [n.split()[-1] for n in self.noted() if n.startswith("apt-get install")]
+                self.assertEqual(installs, [wanted] if wanted else [])
+        shutil.rmtree(self.top / "build")
+        done = self.run_launcher("test", "--preset", "dev", ABSENT="clang-19 mold", APT_EXIT="1")
+        self.assertEqual(done.returncode, 3)
+        self.assertIn("sudo apt-get install clang-19 mold", done.stderr)
 
     def test_a_failed_test_fails_the_launcher(self):
         done = self.run_launcher("test", TESTS="12 3 0", CTEST_EXIT="8")

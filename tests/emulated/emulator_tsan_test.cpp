@@ -9,7 +9,7 @@
 
 #include "tests/emulated/lanes.hpp"
 
-#ifdef __SANITIZE_THREAD__
+#ifdef SP_SANITIZE_THREAD
 namespace {
 int reports = 0;
 }
@@ -24,7 +24,7 @@ namespace {
 
 // How many races TSan reports while the lanes run.
 int races_of(const Lanes& shape, const std::function<void(std::vector<int>&)>& body) {
-#ifdef __SANITIZE_THREAD__
+#ifdef SP_SANITIZE_THREAD
   const int before = reports;
   static std::deque<std::vector<int>> kept;  // TSan reports an address once
   std::vector<int>& words = kept.emplace_back(shape.threads);
@@ -40,7 +40,7 @@ int races_of(const Lanes& shape, const std::function<void(std::vector<int>&)>& b
 class EmulatorTsan : public testing::Test {
  protected:
   void SetUp() override {
-#ifndef __SANITIZE_THREAD__
+#ifndef SP_SANITIZE_THREAD
     GTEST_SKIP() << "built without TSan";
 #endif
   }

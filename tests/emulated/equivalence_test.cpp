@@ -13,6 +13,13 @@ Backend& emulated_gpus() {
   return *backend;
 }
 
+// Of each algorithm and element type; linear attention: of each module.
+#ifdef SP_SANITIZED
+constexpr std::int64_t kCases = 3, kCasesPerModule = 1;
+#else
+constexpr std::int64_t kCases = 6, kCasesPerModule = 2;
+#endif
+
 struct Run {
   const Algorithm* algorithm;
   DType dtype;
@@ -31,7 +38,7 @@ TEST_P(EmulatedEquivalence, HoldsOnRandomProblems) {
   options.pins.dtype = dtype;
   options.seed = 5;
   options.per_module = modules_of(*algorithm).front().has_value();
-  options.cases = options.per_module ? 2 : 6;
+  options.cases = options.per_module ? kCasesPerModule : kCases;
   options.most_shrinks = 10;
   for (const AlgorithmReport& report : verify(emulated_gpus(), options)) {
     if (!report.refusal.empty()) continue;

@@ -15,6 +15,14 @@ inline std::string config_path(const ReplayItem& item) {
   return std::string(SP_SOURCE_DIR) + "/experiments/configs/" + item.id + ".toml";
 }
 
+// Begins tests of replays with a hundred ranks and more. With sanitizers every simulated rank is a
+// thread, so they would take minutes; those of fewer ranks run the same code.
+#ifdef SP_SANITIZED
+#define SP_SKIP_MANY_RANKS() GTEST_SKIP() << "too slow with sanitizers"
+#else
+#define SP_SKIP_MANY_RANKS() static_cast<void>(0)
+#endif
+
 inline ReplayResult replay(const ReplayItem& item) {
   return run_replay(item, config_path(item), {});
 }

@@ -61,6 +61,7 @@ TEST(DistFlash, NeedsMoreThanOneAdapterANode) {
 }
 
 TEST(Lasp1Speed, IsAheadOfMegatronSp) {
+  SP_SKIP_MANY_RANKS();
   const ReplayResult result = replay(kLasp1Speed);
   for (const ReplayRow& row : result.rows) {
     if (row.quantity != "LASP is faster than Megatron-SP") continue;

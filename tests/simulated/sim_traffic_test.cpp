@@ -102,7 +102,7 @@ INSTANTIATE_TEST_SUITE_P(Registry, SimTraffic, testing::ValuesIn(subjects()), su
 class FullSize : public Everyone {};
 
 TEST_P(FullSize, OfSixtyFourRanksAndTwoMillionTokensTakesSeconds) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef SP_SANITIZED
   constexpr double kLimit = 60;
   constexpr int kRanks = 16;  // the promise is of release builds
 #else

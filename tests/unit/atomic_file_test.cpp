@@ -85,7 +85,7 @@ TEST(AtomicFile, AFullDiskLeavesNoPartOfAProblemOrResult) {
   const ProblemFile file = test::masked_problem(DType::kF32);
   const Outputs outputs = test::sample_outputs(file.problem);
   const Environment environment = capture_environment();
-  for (const rlim_t room : {0, 1, 96, 1000, 2048, 5000, 9000}) {
+  for (const rlim_t room : std::initializer_list<rlim_t>{0, 1, 96, 1000, 2048, 5000, 9000}) {
     std::string problem, result;
     {
       const FullDisk disk(room);

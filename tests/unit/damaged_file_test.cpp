@@ -14,7 +14,7 @@ namespace sp {
 namespace {
 
 // With sanitizers a child process costs some 50 ms, without them 2 ms.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef SP_SANITIZED
 constexpr int kMutants = 75;
 constexpr std::size_t kStride = 37;
 #else

@@ -105,7 +105,7 @@ inline double conditioning(const Case& c) {
     const std::int64_t h = row % H, i = row / H % N, b = row / (H * N);
     const double* q_i = q.data() + row * D;
     double sum = 0, parallel = 0;
-    const auto see = [&, G = G, D = D, H = H, N = N](std::int64_t j) {
+    const auto see = [&](std::int64_t j) {
       const double* k_j = k.data() + ((b * N + j) * G + h / (H / G)) * D;
       sum += std::pow(reference::dot(q_i, k_j, D), 2);
       parallel += reference::dot(q_i, q_i, D) * reference::dot(k_j, k_j, D);

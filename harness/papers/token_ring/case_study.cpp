@@ -44,6 +44,7 @@ class CaseStudy {
 
  private:
   std::string rates() const;
+  std::string merges() const;
   Problem problem() const {
     const std::int64_t heads = config_.integer("heads", 1, 1024);
     const std::int64_t size = config_.integer("head_size", 1, 1024);
@@ -98,6 +99,7 @@ class CaseStudy {
   TracedForward ring_, token_ring_, one_;
   int pictured_;                // device that the picture shows
   std::vector<double> errors_;  // of rows that were not fitted
+  double shortest_merge_ = 0;   // as printed, ms
 };
 
 void CaseStudy::stated() {
@@ -178,6 +180,7 @@ void CaseStudy::totals() {
     } else {
       const std::vector<double> merges = ring_.kernels(0, "merge");
       const bool shortest = quantity == "shortest merge";
+      if (shortest) shortest_merge_ = paper.value;
       add("ring", quantity, paper,
           shortest ? *std::min_element(merges.begin(), merges.end())
                    : *std::max_element(merges.begin(), merges.end()),
@@ -221,6 +224,19 @@ std::string CaseStudy::rates() const {
       100 * (1 - faster.exchange(pictured_, "q", 0) / token_ring_.exchange(pictured_, "q", 0)));
 }
 
+// Where only half the queries see a block, our ring merges all rows and our TokenRing that half.
+std::string CaseStudy::merges() const {
+  double half = token_ring_.kernels(pictured_, "merge").front();
+  for (int rank = 0; rank < ranks_; ++rank) {
+    for (const double merge : token_ring_.kernels(rank, "merge")) half = std::min(half, merge);
+  }
+  return fmt::format(
+      "The shortest merge is one of half the rows: TokenRing, which sends back and merges only the "
+      "half that saw keys, merges it in {:.2f} ms on the same platform, {:+.0f} % off the printed "
+      "{:.2f} ms.",
+      half / kMilli, 100 * (half / kMilli / shortest_merge_ - 1), shortest_merge_);
+}
+
 void CaseStudy::findings() {
   std::sort(errors_.begin(), errors_.end());
   const double ring = ring_.prediction().forward.time_s;
@@ -249,6 +265,7 @@ void CaseStudy::findings() {
       "(2 %), not what it loses beside two (a third): that share is fitted to step 2, and its "
       "cause is not known.",
       rates(),
+      merges(),
   };
   result_.assumption =
       "One rate of messages per communicator, and one share of compute speed per number of "

@@ -145,7 +145,8 @@ ReplayResult run(const ReplayContext& context) {
     return softmax_problem({1, tokens, heads, key_heads, size, size}, DType::kF16, causal);
   };
   const Problem causal = problem(heads, true), full = problem(heads, false);
-  const std::int64_t block_bytes = tokens / ranks * heads * size * size_of(DType::kF16);
+  const auto element = static_cast<std::int64_t>(size_of(DType::kF16));
+  const std::int64_t block_bytes = tokens / ranks * heads * size * element;
 
   ReplayResult result;
   const Variant ring{"ring_kv_rotation", "", {platform, "ring/zigzag", causal, ranks}, false};

@@ -18,7 +18,7 @@ std::int64_t padded(std::int64_t bytes) {
 
 }  // namespace
 
-std::byte* CpuMemory::acquire(std::int64_t bytes) {
+std::byte* CpuMemory::acquire(std::int64_t bytes, const char* /*name*/) {
   const auto total = static_cast<std::size_t>(padded(bytes));
   auto* base = static_cast<std::byte*>(::operator new(total, std::align_val_t{kAlignment}));
   if (fence_ == Fence::kPoisonAndCanary) {

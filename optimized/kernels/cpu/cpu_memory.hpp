@@ -19,7 +19,7 @@ class CpuMemory final : public Memory {
   void check_fences() const;
 
  protected:
-  std::byte* acquire(std::int64_t bytes) override;
+  std::byte* acquire(std::int64_t bytes, const char* name) override;
   void release(std::byte* data, std::int64_t bytes) noexcept override;
 
  private:

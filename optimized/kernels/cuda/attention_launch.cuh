@@ -14,9 +14,9 @@ namespace sp::SP_GPU::mma {
 constexpr int kLargestHeadSize = 128;
 
 // Whether every row of the tensor, and of all its heads, begins at a multiple of `bytes`.
-inline bool rows_aligned(const Tensor& tensor, std::int64_t bytes) {
+inline bool rows_aligned(const Tensor& tensor, int bytes) {
   const auto size = static_cast<std::int64_t>(size_of(tensor.dtype()));
-  bool aligned = reinterpret_cast<std::uintptr_t>(tensor.data()) % bytes == 0;
+  bool aligned = reinterpret_cast<std::intptr_t>(tensor.data()) % bytes == 0;
   for (int axis = 0; axis < 3; ++axis) {
     aligned = aligned && (tensor.extent(axis) <= 1 || tensor.stride(axis) * size % bytes == 0);
   }

@@ -24,7 +24,9 @@ void CudaMemory::download(void* host, const Tensor& tensor) const {
   check(cudaStreamSynchronize(gpu_.compute()), "cudaMemcpyAsync to the host");
 }
 
-std::byte* CudaMemory::acquire(std::int64_t bytes) { return gpu_.allocate(bytes); }
+std::byte* CudaMemory::acquire(std::int64_t bytes, const char* /*name*/) {
+  return gpu_.allocate(bytes);
+}
 
 void CudaMemory::release(std::byte* data, std::int64_t) noexcept { gpu_.release(data); }
 

@@ -17,7 +17,7 @@ class CudaMemory final : public Memory {
   void download(void* host, const Tensor& tensor) const override;
 
  protected:
-  std::byte* acquire(std::int64_t bytes) override;
+  std::byte* acquire(std::int64_t bytes, const char* name) override;
   void release(std::byte* data, std::int64_t bytes) noexcept override;
 
  private:

@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kThreads) differentiate_norm(NormGradients<T> 
   for (int d = thread_id(); d < 2 * p.D; d += kThreads) {
     double sum = 0;
     for (int warp = 0; warp < kWarps; ++warp) sum += all.load(warp * 2 * p.D + d);
-    p.sums.store(blockIdx.x * 2 * p.D + d, sum);
+    p.sums.store(std::int64_t{blockIdx.x} * 2 * p.D + d, sum);
   }
 }
 

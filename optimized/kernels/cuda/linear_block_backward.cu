@@ -17,8 +17,9 @@
 namespace sp::SP_GPU {
 namespace {
 
-constexpr int kWideTiles = 2;   // of columns of the gradient
-constexpr int kTileBlocks = 2;  // per multiprocessor: what registers allow without spilling
+constexpr int kWideTiles = 2;  // of columns of the gradient
+// Per multiprocessor: what registers allow without spilling.
+[[maybe_unused]] constexpr int kTileBlocks = 2;
 
 enum class Wanted : std::uint8_t { kQueries, kKeys, kValues };
 
