@@ -3,7 +3,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "harness/run/distribute.hpp"
 #include "harness/run/meter.hpp"
@@ -128,7 +130,10 @@ std::vector<Cost> gather_costs(Machine& machine, const Cost& mine) {
        gather(machine, tensor, [](int) { return Tensor::Extents{8, 1, 1, 1}; }, "cost")) {
     machine.memory.download(packed.data(), each);
     std::array<std::int64_t, 8> v{};
-    std::copy(packed.begin(), packed.end(), v.begin());
+    // What a wrong algorithm left may not be a number.
+    std::transform(packed.begin(), packed.end(), v.begin(), [](double value) {
+      return std::abs(value) < 0x1p53 ? static_cast<std::int64_t>(value) : -1;
+    });
     costs.push_back({{v[0], v[1], v[2], v[3]}, {v[4], v[5], v[6], v[7]}});
   }
   return costs;

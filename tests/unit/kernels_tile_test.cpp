@@ -51,7 +51,7 @@ TYPED_TEST(Tile, MultiplyEqualsThreeLoopsForEveryShapeAndStride) {
         for (const bool transposed : {false, true}) {
           const std::int64_t stride = tile::padded(columns) + 16;
           const auto a = integers<T>(rows * depth + 1, this->random_);
-          const auto b = integers<T>(depth * stride, this->random_);
+          const auto b = integers<T>(depth * stride + 1, this->random_);
           auto c = integers<T>(rows * stride + stride, this->random_);
           const auto before = c;
           const std::int64_t row_stride = transposed ? 1 : depth;

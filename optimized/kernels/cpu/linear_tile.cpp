@@ -207,8 +207,13 @@ HWY_EXPORT(GatedScoresF64);
 HWY_EXPORT(GatedSumsF32);
 HWY_EXPORT(GatedSumsF64);
 
-void transpose(const Transposition<float>& p) { HWY_DYNAMIC_DISPATCH(TransposeF32)(p); }
-void transpose(const Transposition<double>& p) { HWY_DYNAMIC_DISPATCH(TransposeF64)(p); }
+// Without columns the addresses may be null.
+void transpose(const Transposition<float>& p) {
+  if (p.columns > 0) HWY_DYNAMIC_DISPATCH(TransposeF32)(p);
+}
+void transpose(const Transposition<double>& p) {
+  if (p.columns > 0) HWY_DYNAMIC_DISPATCH(TransposeF64)(p);
+}
 void product_row(float* target, const float* x, const float* y, float factor, std::int64_t count) {
   HWY_DYNAMIC_DISPATCH(ProductRowF32)(target, x, y, factor, count);
 }

@@ -218,7 +218,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 }
 
 // c (+)= factor times the sum of the parts [splits, batch, rows, columns]; one thread per element.
-static __global__ void __launch_bounds__(kThreads)
+[[maybe_unused]] static __global__ void __launch_bounds__(kThreads)
     add_parts(Result c, Global<const float> parts, Extents extents) {
   const std::int64_t plane = extents.rows * extents.columns, count = plane * extents.batch();
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + thread_id();
