@@ -1,5 +1,7 @@
 // The trace-event format: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -86,8 +88,8 @@ class Trace {
   }
 
   void name_lane(const Span& span, int tid, int number) {
-    std::string name = "rank " + std::to_string(span.rank) + " " + std::string(name_of(span.lane));
-    if (number > 1) name += " " + std::to_string(number);
+    std::string name = fmt::format("rank {} {}", span.rank, name_of(span.lane));
+    if (number > 1) name += fmt::format(" {}", number);
     const int pid = pid_of(span.rank);
     names_.push_back({{"ph", "M"},
                       {"name", "thread_name"},
