@@ -7,7 +7,11 @@
 namespace sp::test {
 namespace {
 
+#ifdef SP_SANITIZED
+constexpr std::int64_t kCases = 20, kCasesPerModule = 5;
+#else
 constexpr std::int64_t kCases = 40, kCasesPerModule = 10;
+#endif
 
 // Algorithms of linear attention and stacks meet every module that they serve.
 void expect_verified(const Algorithm* algorithm, std::uint64_t seed, const Rig& rig) {
