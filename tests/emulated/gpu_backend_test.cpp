@@ -132,6 +132,9 @@ TEST_F(GpuBackends, AReceiveThatIsNotWaitedForIsFound) {
 
 // The mutants that edit data, those that edit messages, and those that keep tensors of their own.
 TEST_F(GpuBackends, MutantsAreKilled) {
+#ifdef SP_SANITIZE_THREAD
+  GTEST_SKIP() << "the hunt takes minutes; races of wrong algorithms are not looked for";
+#endif
   const auto backend = make(std::chrono::seconds(5));
   const std::vector<Mutant> all = all_mutants();
   for (const char* id : {"merge_keeps_lse", "backward_stale_keys", "k_v_swapped", "send_lost",
@@ -146,7 +149,11 @@ TEST_F(GpuBackends, MutantsAreKilled) {
     const MutantVerdict verdict = hunt(*backend, {}, mutant, 40, 20).front();
     EXPECT_TRUE(verdict.killed) << id;
   }
-  VerifyOptions options;  // and what is right passes
+}
+
+TEST_F(GpuBackends, WhatIsRightPasses) {
+  const auto backend = make(std::chrono::seconds(300));  // it takes long with sanitizers
+  VerifyOptions options;
   options.algorithms = {find_algorithm("ring/zigzag")};
   options.pins.ranks = {3};
   options.pins.dtype = DType::kBF16;
