@@ -43,11 +43,6 @@ std::vector<MeasuredRow> zigzag_rows(const PaperTable& table, const std::string&
 // usp_attention, one of its two tables. Of table 3 the ends of the sweep, ulysses 8 and ulysses 1
 // at 128K, are fitted; of table 4 none is.
 std::vector<MeasuredRow> usp_rows(const PaperTable& table, int number);
-// The end of the labels of usp_rows, 8 ranks: "32K, ulysses 2 x ring 4".
-std::string usp_mesh(std::int64_t tokens, int ulysses);
-// The one of these rows, replayed, with that mesh and quantity. Throws Error(kUsage) without it.
-const ReplayRow& usp_row(const std::vector<ReplayRow>& rows, const std::string& mesh,
-                         const std::string& quantity);
 
 // striped_speedups, observed, of the hardware that a word names. Of every platform one model on one
 // mesh is fitted.

@@ -25,7 +25,7 @@ std::int64_t seconds_for(std::int64_t file_bytes) {
   return 1 + std::min<std::int64_t>(60, file_bytes >> 18) + (file_bytes >> 24);
 }
 constexpr std::int64_t kLeastMemory = std::int64_t{1} << 30;
-constexpr std::size_t kLongestComplaint = 2000;
+constexpr std::size_t kLongestComplaint = 2000;  // names in a damaged file may be of any length
 
 #ifdef SP_SANITIZED
 constexpr bool kSanitized = true;

@@ -1,9 +1,10 @@
 // USP tables 3 and 4: attention forward on meshes of Ulysses and ring.
 // SPDX-License-Identifier: Apache-2.0
+#include "harness/papers/usp/rows.hpp"
+
 #include <fmt/format.h>
 
 #include "harness/papers/counted.hpp"
-#include "harness/papers/measured.hpp"
 
 namespace sp {
 namespace {
@@ -13,19 +14,10 @@ constexpr const char* kNotQuadratic =
     "The table itself is inconsistent: four times the tokens are 16 times the work, but its "
     "rates are 39 to 53 times lower.";
 
-constexpr int kRanks = 8;
-
 }  // namespace
 
 std::string usp_mesh(std::int64_t tokens, int ulysses) {
-  return fmt::format("{}K, ulysses {} x ring {}", tokens / 1024, ulysses, kRanks / ulysses);
-}
-
-const ReplayRow& usp_row(const std::vector<ReplayRow>& rows, const std::string& mesh,
-                         const std::string& quantity) {
-  for (const ReplayRow& row : rows)
-    if (row.label.ends_with(", " + mesh) && row.quantity == quantity) return row;
-  throw Error(ErrorKind::kUsage, fmt::format("the table of USP has no {} of {}", quantity, mesh));
+  return fmt::format("{}K, ulysses {} x ring {}", tokens / 1024, ulysses, kUspRanks / ulysses);
 }
 
 std::vector<MeasuredRow> usp_rows(const PaperTable& table, int number) {
@@ -41,16 +33,16 @@ std::vector<MeasuredRow> usp_rows(const PaperTable& table, int number) {
         softmax_problem({whole("batch"), tokens, heads, heads / whole("group_size"), size, size},
                         DType::kBF16, true);
     const int ulysses = static_cast<int>(whole("ulysses"));
-    if (ulysses * whole("ring") != kRanks)
+    if (ulysses * whole("ring") != kUspRanks)
       throw Error(ErrorKind::kUsage,
                   fmt::format("the table of USP has a mesh of {} x {}; allowed: of {} ranks",
-                              ulysses, whole("ring"), kRanks));
-    const bool end = number == 3 && tokens == kLongest && (ulysses == kRanks || ulysses == 1);
+                              ulysses, whole("ring"), kUspRanks));
+    const bool end = number == 3 && tokens == kLongest && (ulysses == kUspRanks || ulysses == 1);
     for (const auto& [column, algorithm] :
          {std::pair{"basic_ring", "usp/contiguous"}, std::pair{"lb_ring", "usp/zigzag"}}) {
       const std::string id = algorithm;
       const auto predict = [problem, ulysses, id](const Platform& platform) {
-        return 1 / layer_seconds(platform, id, problem, {kRanks, ulysses, 1}, false).forward;
+        return 1 / layer_seconds(platform, id, problem, {kUspRanks, ulysses, 1}, false).forward;
       };
       rows.push_back({fmt::format("{}, {}", table.text(row, "hardware"), usp_mesh(tokens, ulysses)),
                       column, "1/s", cell(table, row, column), predict, end,

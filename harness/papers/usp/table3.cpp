@@ -2,10 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "harness/papers/items.hpp"
-#include "harness/papers/measured.hpp"
+#include "harness/papers/usp/rows.hpp"
 
 namespace sp {
 namespace {
@@ -58,26 +56,21 @@ ReplayResult run(const ReplayContext& context) {
   // Without the loss of all-to-alls.
   Platform direct = platform;
   direct.comm.fan_bandwidth = 0;
-  const ReplayRow& short_ulysses = usp_row(rows, usp_mesh(kShortest, 8), "lb_ring");
-  const auto unhindered =
-      std::find_if(measured.begin(), measured.end(), [&](const MeasuredRow& row) {
-        return row.label == short_ulysses.label && row.quantity == short_ulysses.quantity;
-      });
+  const std::string mesh = usp_mesh(kShortest, 8);
+  const ReplayRow& shown = usp_row(rows, mesh, "lb_ring");
   result.findings.push_back(fmt::format(
       "All-to-alls of 8 ranks move {:.1f} GB/s per GPU here, a ring up to {:.0f}: at the speed of "
       "the ring ulysses 8 would make {:.0f} passes/s at 8K instead of {:.0f} (paper {:.0f}). An "
-      "uplink "
-      "that the flows share does not explain it: a ring of 8 crosses the same uplinks.",
+      "uplink that the flows share does not explain it: a ring of 8 crosses the same uplinks.",
       platform.comm.fan_bandwidth / 7e9, platform.comm.channel_bandwidth / 1e9,
-      unhindered->predict(direct), short_ulysses.ours, short_ulysses.paper));
+      usp_row(measured, mesh, "lb_ring").predict(direct), shown.ours, shown.paper));
   result.findings.push_back(
       "The text calls ulysses 4 x ring 2 the best of the table; the table says 2 x 4, and so does "
       "the simulation.");
   result.assumption =
       "A device that sends to k others in one all-to-all reaches fan_bandwidth / k: fitted on "
       "ulysses 8 at 128K, it holds for ulysses 4 and 2 and for the other lengths. The band is the "
-      "largest "
-      "error itself.";
+      "largest error itself.";
   return result;
 }
 

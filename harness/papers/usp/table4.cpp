@@ -7,12 +7,11 @@
 
 #include "harness/papers/counted.hpp"
 #include "harness/papers/items.hpp"
-#include "harness/papers/measured.hpp"
+#include "harness/papers/usp/rows.hpp"
 
 namespace sp {
 namespace {
 
-constexpr int kRanks = 8;
 constexpr std::int64_t kShort = 32 * 1024, kLong = 128 * 1024;
 
 // A reading of the rows of 128K: other lengths or passes than the table says.
@@ -36,7 +35,7 @@ void add_reading(const Reading& reading, const PaperTable& table, const Platform
     for (const auto& [column, id] :
          {std::pair{"basic_ring", "usp/contiguous"}, std::pair{"lb_ring", "usp/zigzag"}}) {
       const LayerSeconds seconds =
-          layer_seconds(platform, id, problem, {kRanks, ulysses, 1}, reading.backward);
+          layer_seconds(platform, id, problem, {kUspRanks, ulysses, 1}, reading.backward);
       const double rate = 1 / (seconds.forward + seconds.backward);
       const double off = rate / table.number(row, column) - 1;
       worst = std::max(worst, std::abs(off));
