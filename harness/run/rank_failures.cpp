@@ -3,27 +3,33 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <new>
+
+#include "optimized/comm/peer_failure.hpp"
 
 namespace sp {
 namespace {
 
 struct Reason {
   ErrorKind kind;
+  bool of_a_peer;
   std::string text;
 };
 
 Reason current_reason() {
   try {
     throw;
+  } catch (const PeerFailure& error) {
+    return {error.kind(), true, error.what()};
   } catch (const Error& error) {
-    return {error.kind(), error.what()};
+    return {error.kind(), false, error.what()};
   } catch (const std::bad_alloc& error) {
-    return {ErrorKind::kEnvironment, error.what()};
+    return {ErrorKind::kEnvironment, false, error.what()};
   } catch (const std::exception& error) {
-    return {ErrorKind::kInternal, error.what()};
+    return {ErrorKind::kInternal, false, error.what()};
   } catch (...) {
-    return {ErrorKind::kInternal, "an exception of unknown type"};
+    return {ErrorKind::kInternal, false, "an exception of unknown type"};
   }
 }
 
@@ -31,22 +37,26 @@ Reason current_reason() {
 
 void RankFailures::record(int rank) {
   const Reason reason = current_reason();
+  const std::size_t line = std::min(reason.text.find('\n'), reason.text.size());
   const std::lock_guard lock(mutex_);
-  if (rank_ < 0) {
-    rank_ = rank;
-    kind_ = reason.kind;
-    first_ = reason.text;
-    flag_->store(true);
-  } else if (rank != rank_) {
-    const std::size_t in_flight = reason.text.find('\n');  // the first line says that we failed
-    if (in_flight != std::string::npos) others_ += reason.text.substr(in_flight);
-  }
+  flag_->store(true);
+  const auto same = [&](const Failure& failure) { return failure.rank == rank; };
+  if (std::any_of(failures_.begin(), failures_.end(), same)) return;
+  failures_.push_back(
+      {rank, reason.kind, reason.of_a_peer, reason.text.substr(0, line), reason.text.substr(line)});
 }
 
 void RankFailures::rethrow(const std::string& addition) const {
-  const bool timed_out = first_.find('\n') != std::string::npos;
-  throw Error(kind_,
-              fmt::format("rank {}: {}{}{}", rank_, first_, timed_out ? others_ : "", addition));
+  const auto cause = std::find_if(failures_.begin(), failures_.end(),
+                                  [](const Failure& failure) { return !failure.of_a_peer; });
+  const Failure& first = cause == failures_.end() ? failures_.front() : *cause;
+  std::string text = fmt::format("rank {}: {}{}", first.rank, first.first_line, first.in_flight);
+  for (const Failure& other : failures_) {
+    if (other.rank == first.rank) continue;
+    if (first.of_a_peer) text += fmt::format("\nrank {}: {}", other.rank, other.first_line);
+    if (!first.in_flight.empty()) text += other.in_flight;
+  }
+  throw Error(first.kind, text + addition);
 }
 
 }  // namespace sp

@@ -91,10 +91,14 @@ NcclSession& session_of(Communicator& world) {
 
 }  // namespace
 
+std::string describe(ncclResult_t status) {
+  const std::string story = ncclGetLastError(nullptr);
+  return ncclGetErrorString(status) + (story.empty() ? story : " (" + story + ")");
+}
+
 void check(ncclResult_t status, const char* what) {
   if (status == ncclSuccess) return;
-  throw Error(ErrorKind::kEnvironment, fmt::format("{}: {} ({})", what, ncclGetErrorString(status),
-                                                   ncclGetLastError(nullptr)));
+  throw Error(ErrorKind::kEnvironment, fmt::format("{}: {}", what, describe(status)));
 }
 
 ncclUniqueId make_world_id() {

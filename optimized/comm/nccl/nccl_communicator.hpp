@@ -15,8 +15,9 @@
 // Labels    do not travel: NCCL moves bytes. They name what is in flight when a wait fails.
 // Failures  are found by NcclSession::watch(), which Gpu::synchronize() calls while it waits: an
 //           asynchronous NCCL error, or time_limit without the oldest operation ending, aborts all
-//           communicators of the rank and throws Error(kEnvironment) with what is in flight. NCCL
-//           calls that block the host are watched by a thread of the session.
+//           communicators of the rank and throws Error(kEnvironment) with what is in flight; a
+//           PeerFailure where another rank failed. NCCL calls that block the host are watched by a
+//           thread of the session.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -25,11 +26,15 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <string>
 
 #include "optimized/comm/communicator.hpp"
 #include "optimized/kernels/cuda/gpu.hpp"
 
 namespace sp::SP_GPU {
+
+// NCCL's words, with the story of this rank's last error if there is one.
+std::string describe(ncclResult_t status);
 
 // Throws Error(kEnvironment) that names what failed.
 void check(ncclResult_t status, const char* what);

@@ -4,8 +4,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <exception>
 #include <utility>
+
+#include "optimized/comm/peer_failure.hpp"
 
 namespace sp::SP_GPU {
 namespace {
@@ -94,7 +95,7 @@ void NcclSession::close(const NcclChannel& channel) noexcept {
 }
 
 Flight& NcclSession::begin(const NcclChannel& channel, const Request& request) {
-  if (failure_) fail(*failure_);
+  throw_if_failed();
   retire();
   if (idle_.empty()) {
     flights_.push_back(std::make_unique<Flight>());
@@ -141,7 +142,7 @@ void NcclSession::order_after(Flight& flight) {
 }
 
 void NcclSession::wait(Flight& flight) {
-  if (failure_) fail(*failure_);
+  throw_if_failed();
   if (!measuring_) {
     order_after(flight);
   } else {
@@ -173,17 +174,16 @@ void NcclSession::retire() {
 
 void NcclSession::watch() {
   constexpr std::chrono::milliseconds kPeriod{1};
-  if (failure_) fail(*failure_);
+  throw_if_failed();
   const auto now = Clock::now();
   if (now - last_watch_ < kPeriod) return;
   last_watch_ = now;
-  if (peers_failed()) fail("another rank has failed");
+  if (peers_failed()) fail(Blame::kAnother, "another rank has failed");
   for (const ncclComm_t comm : comms_) {
     ncclResult_t state = ncclSuccess;
     check(ncclCommGetAsyncError(comm, &state), "ncclCommGetAsyncError");
-    if (state != ncclSuccess && state != ncclInProgress) {
-      fail(fmt::format("NCCL: {} ({})", ncclGetErrorString(state), ncclGetLastError(comm)));
-    }
+    if (state == ncclSuccess || state == ncclInProgress) continue;
+    fail(state == ncclRemoteError ? Blame::kAnother : Blame::kThisRank, "NCCL: " + describe(state));
   }
   retire();
   if (in_flight_.empty()) return;
@@ -191,17 +191,24 @@ void NcclSession::watch() {
   if (!oldest.since) {  // its time begins when nothing of its own rank is before it any more
     if (cudaEventQuery(oldest.ready) != cudaErrorNotReady) oldest.since = now;
   } else if (now - *oldest.since > time_limit_) {
-    fail(fmt::format("the time limit of {} s has passed", seconds(time_limit_)));
+    fail(Blame::kThisRank, fmt::format("the time limit of {} s has passed", seconds(time_limit_)));
   }
 }
 
-void NcclSession::fail(const std::string& why) {
-  if (!failure_) {
-    failure_ = why + describe_flights();
+void NcclSession::fail(Blame blame, const std::string& why) {
+  const std::string text = why + describe_flights();
+  failure_ = blame == Blame::kAnother
+                 ? std::make_exception_ptr(PeerFailure(text))
+                 : std::make_exception_ptr(Error(ErrorKind::kEnvironment, text));
+  {
     const std::lock_guard lock(mutex_);
     abort();
   }
-  throw Error(ErrorKind::kEnvironment, *failure_);
+  std::rethrow_exception(failure_);
+}
+
+void NcclSession::throw_if_failed() const {
+  if (failure_) std::rethrow_exception(failure_);
 }
 
 // Under the lock. Ends what is in flight, so that the streams run dry.
@@ -271,14 +278,17 @@ void NcclSession::enter_call() {
   in_call_since_ = Clock::now();
 }
 
-void NcclSession::leave_call() {
+void NcclSession::leave_call(const std::string& said) {
   {
     const std::lock_guard lock(mutex_);
     in_call_since_.reset();
     if (!aborted_) return;
   }
-  if (peers_failed()) fail("another rank has failed");
-  fail(fmt::format("the time limit of {} s has passed in a call of NCCL", seconds(time_limit_)));
+  throw_if_failed();
+  if (peers_failed())
+    fail(Blame::kAnother, "another rank has failed" + (said.empty() ? said : "; " + said));
+  fail(Blame::kThisRank,
+       fmt::format("the time limit of {} s has passed in a call of NCCL", seconds(time_limit_)));
 }
 
 }  // namespace sp::SP_GPU

@@ -6,6 +6,7 @@
 
 #include <condition_variable>
 #include <deque>
+#include <exception>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -69,9 +70,8 @@ class NcclSession {
   // Nobody will wait any more; orders the release of its tensors after it.
   void release(Flight& flight) noexcept;
 
-  // Throws if a peer has failed or time is up.
+  // Throws PeerFailure if another rank has failed, Error if time is up.
   void watch();
-  [[noreturn]] void fail(const std::string& why);
 
   void measure_communication(bool enabled) { measuring_ = enabled; }
   Communication take_communication();
@@ -82,8 +82,8 @@ class NcclSession {
     enter_call();
     try {
       f();
-    } catch (...) {
-      leave_call();
+    } catch (const std::exception& error) {
+      leave_call(error.what());
       throw;
     }
     leave_call();
@@ -92,6 +92,9 @@ class NcclSession {
  private:
   using Timer = std::pair<cudaEvent_t, cudaEvent_t>;
 
+  enum class Blame { kThisRank, kAnother };
+  [[noreturn]] void fail(Blame blame, const std::string& why);
+  void throw_if_failed() const;
   bool peers_failed() const { return peers_failed_ != nullptr && peers_failed_->load(); }
   bool unwinding() const { return std::uncaught_exceptions() > exceptions_; }
   void order_after(Flight& flight);
@@ -100,7 +103,8 @@ class NcclSession {
   void retire();
   void abort();
   void enter_call();
-  void leave_call();  // throws if the call was ended from outside
+  // Throws if the call was ended from outside; `said`, what it threw itself, may be the cause.
+  void leave_call(const std::string& said = {});
   void watch_calls(const std::stop_token& stop);
   std::string describe_flights() const;
 
@@ -108,7 +112,7 @@ class NcclSession {
   std::chrono::milliseconds time_limit_;
   std::shared_ptr<const std::atomic<bool>> peers_failed_;
   int exceptions_;
-  std::optional<std::string> failure_;
+  std::exception_ptr failure_;
   Clock::time_point last_watch_{};
 
   std::vector<std::unique_ptr<Flight>> flights_;  // all that were ever needed at once
