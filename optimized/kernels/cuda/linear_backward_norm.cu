@@ -29,12 +29,13 @@ struct NormGradients {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) differentiate_norm(NormGradients<T> p) {
+__global__ void __launch_bounds__(kThreads, 4) differentiate_norm(NormGradients<T> p) {
   const Shared<double> all = shared_memory<double>(0);  // [warp, 2, D]
   const Shared<double> own = all + warp_id() * 2 * p.D;
   for (int d = lane_id(); d < 2 * p.D; d += kWarp) own.store(d, 0);
   warp_barrier();
   const auto gamma = [&](int d) { return p.gamma.data.load(p.gamma.offset(0, 0, 0, d)); };
+  const double per_channel = 1.0 / p.D;
   const std::int64_t begin = blockIdx.x * p.per_block;
   const std::int64_t end = min(begin + p.per_block, p.count);
   for (std::int64_t vector = begin + warp_id(); vector < end; vector += kWarps) {
@@ -53,8 +54,8 @@ __global__ void __launch_bounds__(kThreads) differentiate_norm(NormGradients<T> 
       g_sum += gamma(d) * gradient;
       along += gamma(d) * gradient * normal;
     }
-    g_sum = warp_sum(g_sum) / p.D;
-    along = warp_sum(along) / p.D;
+    g_sum = warp_sum(g_sum) * per_channel;
+    along = warp_sum(along) * per_channel;
     for (int d = lane_id(); d < p.D; d += kWarp) {
       const double normal = statistics.normal(element(d));
       const double change =
