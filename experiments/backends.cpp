@@ -5,9 +5,12 @@
 
 #include <cstdlib>
 
+#include "experiments/emulated_backend.hpp"
 #include "harness/cluster/simulation.hpp"
-#include "harness/run/gpu_backend.hpp"
 #include "reference/problem/error.hpp"
+#ifdef SP_HAVE_CUDA
+#include "harness/run/gpu_backend.hpp"
+#endif
 #ifdef SP_HAVE_CUDA_MPI
 #include "harness/run/gpu_mpi_backend.hpp"
 #endif
@@ -20,15 +23,17 @@ namespace sp {
 namespace {
 
 #ifdef SP_HAVE_MPI
-constexpr bool kHaveMpi = true;
+constexpr const char* kNoMpi = "";
 #else
-constexpr bool kHaveMpi = false;
+constexpr const char* kNoMpi =
+    "not built: no MPI was found; sudo apt-get install libopenmpi-dev openmpi-bin, then ./seqpar "
+    "list builds it";
 #endif
 
 #ifdef SP_HAVE_CUDA
-constexpr bool kHaveCuda = true;
+constexpr const char* kNoCuda = "";
 #else
-constexpr bool kHaveCuda = false;
+constexpr const char* kNoCuda = "not built: " SP_CUDA_ABSENCE;
 #endif
 
 // Whether mpirun or srun started this process as one of several. A shell of one SLURM task has a
@@ -55,8 +60,8 @@ std::unique_ptr<Backend> make_cuda_backend([[maybe_unused]] std::chrono::millise
   return cuda::make_backend(time_limit);
 #else
   throw Error(ErrorKind::kEnvironment,
-              "this build has no CUDA half: install a CUDA toolkit with NCCL and rebuild, or use "
-              "--backend emulated, which runs the same kernels on the CPU");
+              fmt::format("back-end cuda is {}; --backend emulated runs the same kernels on the CPU",
+                          kNoCuda));
 #endif
 }
 
@@ -64,11 +69,11 @@ std::unique_ptr<Backend> make_cuda_backend([[maybe_unused]] std::chrono::millise
 
 const std::vector<BackendInfo>& backends() {
   static const std::vector<BackendInfo> all{
-      {"thread", true, "ranks are threads of one process"},
-      {"mpi", kHaveMpi, "one rank per process, started by mpirun"},
-      {"cuda", kHaveCuda, "one GPU per rank, NCCL; ranks are threads, or processes under mpirun"},
-      {"emulated", true, "the CUDA and NCCL half, executed and checked on the CPU"},
-      {"sim", true, "ranks of a simulated cluster, which compute on the CPU"}};
+      {"thread", "ranks are threads of one process", ""},
+      {"mpi", "one rank per process, started by mpirun", kNoMpi},
+      {"cuda", "one GPU per rank, NCCL; ranks are threads, or processes under mpirun", kNoCuda},
+      {"emulated", "the CUDA and NCCL half, executed and checked on the CPU", emulator_absence()},
+      {"sim", "ranks of a simulated cluster, which compute on the CPU", ""}};
   return all;
 }
 
@@ -89,12 +94,11 @@ std::unique_ptr<Backend> make_backend(const std::string& name, std::chrono::mill
     command.abort = mpi_abort;
     return make_mpi_backend(*session, time_limit);
 #else
-    throw Error(ErrorKind::kEnvironment,
-                "this build has no MPI; install libopenmpi-dev and openmpi-bin and rebuild");
+    throw Error(ErrorKind::kEnvironment, fmt::format("back-end mpi is {}", kNoMpi));
 #endif
   }
   if (name == "cuda") return make_cuda_backend(time_limit, command);
-  if (name == "emulated") return emulated::make_backend(time_limit);
+  if (name == "emulated") return make_emulated_backend(time_limit, command.words);
   if (name == "sim") {
     return make_sim_backend(find_platform(platform.empty() ? kDefaultPlatform : platform));
   }

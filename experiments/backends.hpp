@@ -14,8 +14,9 @@ namespace sp {
 
 struct BackendInfo {
   const char* name;
-  bool built;
   const char* description;
+  std::string absence;  // why this build lacks it and what builds it; empty: it is here
+  bool built() const { return absence.empty(); }
 };
 const std::vector<BackendInfo>& backends();
 

@@ -66,39 +66,39 @@ int bench_command(const BenchWords& o, Command& command) {
 
 }  // namespace
 
-void add_bench(CLI::App& app, Command& command) {
-  CLI::App* sub = app.add_subcommand("bench", "Time algorithms on a real back-end");
+void add_bench(const CommandLine& app, Command& command) {
+  const CommandLine sub = app.subcommand("bench", "Time algorithms on a real back-end");
   const auto o = std::make_shared<BenchWords>();
-  sub->add_option("--algorithm", o->algorithm, "Ids, comma-separated, or all")
-      ->capture_default_str();
-  sub->add_option("--backend", o->backend, "thread, mpi, cuda or emulated")->capture_default_str();
-  sub->add_option("--ranks", o->ranks, "Rank counts: 8, 2,4,8, 1..9, 8:64:*2 (default 1,2,4,8)");
-  sub->add_option("--ranks-per-node", o->ranks_per_node,
+  sub.option("--algorithm", o->algorithm, "Ids, comma-separated, or all")
+      .show_default();
+  sub.option("--backend", o->backend, "thread, mpi, cuda or emulated").show_default();
+  sub.option("--ranks", o->ranks, "Rank counts: 8, 2,4,8, 1..9, 8:64:*2 (default 1,2,4,8)");
+  sub.option("--ranks-per-node", o->ranks_per_node,
                   "Ranks per node, for algorithms with a mesh")
-      ->capture_default_str();
-  sub->add_option("--splits", o->splits,
+      .show_default();
+  sub.option("--splits", o->splits,
                   "Pieces that a state travels in, for algorithms that cut it")
-      ->capture_default_str();
-  sub->add_option("-w,--warmups", o->warmups, "Repetitions before the first that counts")
-      ->capture_default_str();
-  sub->add_option("-n,--repetitions", o->repetitions, "Repetitions that count")
-      ->capture_default_str();
-  sub->add_flag("--forward-only", o->forward_only, "Skip the backward pass");
-  sub->add_option("--floor", o->floor,
+      .show_default();
+  sub.option("-w,--warmups", o->warmups, "Repetitions before the first that counts")
+      .show_default();
+  sub.option("-n,--repetitions", o->repetitions, "Repetitions that count")
+      .show_default();
+  sub.flag("--forward-only", o->forward_only, "Skip the backward pass");
+  sub.option("--floor", o->floor,
                   "Exit with code 4 if a row stays below this percentage of ideal");
-  sub->add_option("--timeout", o->time_limit_s, "Longest wait for a message, in seconds")
-      ->check(refuse_no_time)
-      ->capture_default_str();
-  sub->add_option("--out", o->out, "Also write a run file (HDF5, data/README.md)");
-  sub->add_option(
+  sub.option("--timeout", o->time_limit_s, "Longest wait for a message, in seconds")
+      .check(refuse_no_time)
+      .show_default();
+  sub.option("--out", o->out, "Also write a run file (HDF5, data/README.md)");
+  sub.option(
       "--trace", o->trace,
       "Also record one more repetition as a timeline (Chrome trace; opens in Perfetto)");
-  sub->add_flag("--json", o->json, "Machine-readable output, as Google Benchmark has it");
-  add_problem_options(*sub, *o);
-  sub->footer(
+  sub.flag("--json", o->json, "Machine-readable output, as Google Benchmark has it");
+  add_problem_options(sub, *o);
+  sub.footer(
       "Ideal is the same problem on one rank divided by P, or by the cores if there are fewer.\n"
       "Example: seqpar bench --algorithm ring/zigzag,ulysses --ranks 2,4 --tokens 4K,8K -n 10");
-  sub->callback(
+  sub.callback(
       [&command, o] { command.run = [&command, o] { return bench_command(*o, command); }; });
 }
 

@@ -60,29 +60,29 @@ std::vector<World> worlds_of(const BenchWords& o, const Backend& backend) {
 
 }  // namespace
 
-void add_problem_options(CLI::App& sub, BenchWords& o) {
+void add_problem_options(const CommandLine& sub, BenchWords& o) {
   const auto add = [&](const char* flag, std::string& value, const char* help) {
-    return sub.add_option(flag, value, help)->group("Problem");
+    return sub.option(flag, value, help).group("Problem");
   };
-  add("--tokens", o.tokens, "Numbers of tokens N, e.g. 4K,8K")->capture_default_str();
-  add("--batch", o.batch, "Batch B")->capture_default_str();
-  add("--heads", o.heads, "Query heads H")->capture_default_str();
+  add("--tokens", o.tokens, "Numbers of tokens N, e.g. 4K,8K").show_default();
+  add("--batch", o.batch, "Batch B").show_default();
+  add("--heads", o.heads, "Query heads H").show_default();
   add("--kv-heads", o.kv_heads, "Key/value heads G (default: H)");
-  add("--head-size", o.head_size, "Head size D")->capture_default_str();
+  add("--head-size", o.head_size, "Head size D").show_default();
   add("--value-head-size", o.value_head_size, "Value head size E (default: D)");
-  add("--dtype", o.dtype, "Storage type: f32, bf16, f16, f64")->capture_default_str();
+  add("--dtype", o.dtype, "Storage type: f32, bf16, f16, f64").show_default();
   add("--causal", o.causal, "Causal mask: on or off")
-      ->check(CLI::IsMember({"on", "off"}))
-      ->capture_default_str();
+      .one_of({"on", "off"})
+      .show_default();
   add("--module", o.module, "Modules of linear attention, comma-separated, or all")
-      ->capture_default_str();
+      .show_default();
   add("--layers", o.layers, "Hybrid stacks: one letter per layer, L linear, N softmax")
-      ->capture_default_str();
-  add("--projected", o.projected, "Linformer: length of the projected keys")->capture_default_str();
-  sub.add_option("--seed", o.seed, "Seed of the random values")
-      ->check(refuse_no_seed)
-      ->capture_default_str()
-      ->group("Problem");
+      .show_default();
+  add("--projected", o.projected, "Linformer: length of the projected keys").show_default();
+  sub.option("--seed", o.seed, "Seed of the random values")
+      .check(refuse_no_seed)
+      .show_default()
+      .group("Problem");
 }
 
 BenchPlan plan_bench(const BenchWords& o, const Backend& backend) {

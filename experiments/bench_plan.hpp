@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -10,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "experiments/command_line.hpp"
 #include "harness/results/bench_row.hpp"
 #include "harness/run/backend.hpp"
 #include "optimized/algorithms/algorithm.hpp"
@@ -40,7 +40,7 @@ struct BenchPlan {
 };
 
 // The options that say what is computed.
-void add_problem_options(CLI::App& sub, BenchWords& words);
+void add_problem_options(const CommandLine& sub, BenchWords& words);
 
 // Throws Error(kUsage) with what is allowed.
 BenchPlan plan_bench(const BenchWords& words, const Backend& backend);

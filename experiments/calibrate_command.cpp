@@ -72,15 +72,15 @@ int calibrate(const CalibrateWords& o) {
 
 }  // namespace
 
-void add_calibrate(CLI::App& app, Command& command) {
-  CLI::App* sub =
-      app.add_subcommand("calibrate", "Fit a platform to measurements of papers, show residuals");
+void add_calibrate(const CommandLine& app, Command& command) {
+  const CommandLine sub =
+      app.subcommand("calibrate", "Fit a platform to measurements of papers, show residuals");
   const auto o = std::make_shared<CalibrateWords>();
-  sub->add_option("platform", o->platform, "A platform with declared rows")->required();
-  sub->add_flag("--keep", o->keep, "Fit nothing: evaluate the platform's file as it is");
-  sub->add_flag("--write", o->write, "Store the record, and the parameters in the platform's file");
-  sub->footer("Example: seqpar calibrate h800_nvlink --keep");
-  sub->callback([&command, o] { command.run = [o] { return calibrate(*o); }; });
+  sub.option("platform", o->platform, "A platform with declared rows").required();
+  sub.flag("--keep", o->keep, "Fit nothing: evaluate the platform's file as it is");
+  sub.flag("--write", o->write, "Store the record, and the parameters in the platform's file");
+  sub.footer("Example: seqpar calibrate h800_nvlink --keep");
+  sub.callback([&command, o] { command.run = [o] { return calibrate(*o); }; });
 }
 
 }  // namespace sp

@@ -75,20 +75,20 @@ int check(const Options& options) {
 
 }  // namespace
 
-void add_check(CLI::App& app, Command& command) {
-  CLI::App* sub =
-      app.add_subcommand("check", "Compare a result file, from any program, with the reference");
+void add_check(const CommandLine& app, Command& command) {
+  const CommandLine sub =
+      app.subcommand("check", "Compare a result file, from any program, with the reference");
   const auto options = std::make_shared<Options>();
-  sub->add_option("problem", options->problem, "Problem file (data/README.md)")->required();
-  sub->add_option("result", options->result, "Result file: at least a data set `out`")->required();
-  sub->add_option(
+  sub.option("problem", options->problem, "Problem file (data/README.md)").required();
+  sub.option("result", options->result, "Result file: at least a data set `out`").required();
+  sub.option(
          "--roundings", options->roundings,
          "How often a value passes through the storage type: 2 if partial results are stored in it")
-      ->check(CLI::Range(1, 2))
-      ->capture_default_str();
-  sub->add_flag("--json", options->json, "Machine-readable output");
-  sub->footer("Example: seqpar check problem.h5 theirs.h5");
-  sub->callback([&command, options] { command.run = [options] { return check(*options); }; });
+      .between(1, 2)
+      .show_default();
+  sub.flag("--json", options->json, "Machine-readable output");
+  sub.footer("Example: seqpar check problem.h5 theirs.h5");
+  sub.callback([&command, options] { command.run = [options] { return check(*options); }; });
 }
 
 }  // namespace sp

@@ -3,10 +3,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
+
+#include "experiments/command_line.hpp"
 
 namespace sp {
 
@@ -14,23 +16,24 @@ namespace sp {
 enum ExitCode : int { kOk = 0, kFailed = 1, kUsageError = 2, kEnvironmentError = 3, kTooSlow = 4 };
 
 struct Command {
-  std::string line;               // as typed, for files
+  std::vector<std::string> words;  // as typed, the program first
+  std::string line;                // the same as one text, for files
   std::function<int()> run;       // of the chosen subcommand
   std::shared_ptr<void> session;  // of a multi-process back-end; outlives the telling of errors
   // Ends peers that may wait for this process; set by a multi-process back-end.
   std::function<void(int)> abort;
 };
 
-void add_list(CLI::App& app, Command& command);
-void add_verify(CLI::App& app, Command& command);
-void add_bench(CLI::App& app, Command& command);
-void add_simulate(CLI::App& app, Command& command);
-void add_calibrate(CLI::App& app, Command& command);
-void add_compute(CLI::App& app, Command& command);
-void add_check(CLI::App& app, Command& command);
-void add_reproduce(CLI::App& app, Command& command);
-void add_compare(CLI::App& app, Command& command);
-void add_report(CLI::App& app, Command& command);
-void add_env(CLI::App& app, Command& command);
+void add_list(const CommandLine& app, Command& command);
+void add_verify(const CommandLine& app, Command& command);
+void add_bench(const CommandLine& app, Command& command);
+void add_simulate(const CommandLine& app, Command& command);
+void add_calibrate(const CommandLine& app, Command& command);
+void add_compute(const CommandLine& app, Command& command);
+void add_check(const CommandLine& app, Command& command);
+void add_reproduce(const CommandLine& app, Command& command);
+void add_compare(const CommandLine& app, Command& command);
+void add_report(const CommandLine& app, Command& command);
+void add_env(const CommandLine& app, Command& command);
 
 }  // namespace sp

@@ -220,17 +220,17 @@ int compare(const Options& options) {
 
 }  // namespace
 
-void add_compare(CLI::App& app, Command& command) {
-  CLI::App* sub = app.add_subcommand("compare", "Two result files, row by row");
+void add_compare(const CommandLine& app, Command& command) {
+  const CommandLine sub = app.subcommand("compare", "Two result files, row by row");
   const auto options = std::make_shared<Options>();
-  sub->add_option("a", options->a, "Result file: of a run or of a replay")->required();
-  sub->add_option("b", options->b, "Another one of the same kind")->required();
-  sub->add_flag("--all", options->all, "All numbers, not only times, bytes and memory");
-  sub->add_flag("--backends", options->backends, "Compare rows of different back-ends");
-  sub->add_flag("--mix", options->mix, "Compare measured with simulated numbers, labelled as such");
-  sub->add_flag("--json", options->json, "Machine-readable output");
-  sub->footer("Example: seqpar compare data/results/before.h5 data/results/after.h5");
-  sub->callback([&command, options] { command.run = [options] { return compare(*options); }; });
+  sub.option("a", options->a, "Result file: of a run or of a replay").required();
+  sub.option("b", options->b, "Another one of the same kind").required();
+  sub.flag("--all", options->all, "All numbers, not only times, bytes and memory");
+  sub.flag("--backends", options->backends, "Compare rows of different back-ends");
+  sub.flag("--mix", options->mix, "Compare measured with simulated numbers, labelled as such");
+  sub.flag("--json", options->json, "Machine-readable output");
+  sub.footer("Example: seqpar compare data/results/before.h5 data/results/after.h5");
+  sub.callback([&command, options] { command.run = [options] { return compare(*options); }; });
 }
 
 }  // namespace sp

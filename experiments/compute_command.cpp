@@ -50,31 +50,31 @@ int compute(const Options& options, Command& command) {
 
 }  // namespace
 
-void add_compute(CLI::App& app, Command& command) {
-  CLI::App* sub =
-      app.add_subcommand("compute", "Run one algorithm on a problem file and write its results");
+void add_compute(const CommandLine& app, Command& command) {
+  const CommandLine sub =
+      app.subcommand("compute", "Run one algorithm on a problem file and write its results");
   const auto options = std::make_shared<Options>();
-  sub->add_option("--algorithm", options->algorithm, "Algorithm id, see `seqpar list`")->required();
-  sub->add_option("--backend", options->backend, "thread, mpi, cuda, emulated or sim")
-      ->capture_default_str();
-  sub->add_option("--platform", options->platform,
+  sub.option("--algorithm", options->algorithm, "Algorithm id, see `seqpar list`").required();
+  sub.option("--backend", options->backend, "thread, mpi, cuda, emulated or sim")
+      .show_default();
+  sub.option("--platform", options->platform,
                   "Of --backend sim: a name of `seqpar list` or a file (default dgx_a100)");
-  sub->add_option("--ranks", options->ranks, "Number of ranks")->capture_default_str();
-  sub->add_option("--ranks-per-node", options->ranks_per_node,
+  sub.option("--ranks", options->ranks, "Number of ranks").show_default();
+  sub.option("--ranks-per-node", options->ranks_per_node,
                   "Ranks per node, for algorithms with a mesh")
-      ->capture_default_str();
-  sub->add_option("--splits", options->splits, "Pieces that a state of linear attention travels in")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
-  sub->add_option("--timeout", options->time_limit_s, "Longest wait for a message, in seconds")
-      ->check(refuse_no_time)
-      ->capture_default_str();
-  sub->add_option("problem", options->problem, "Problem file (data/README.md)")->required();
-  sub->add_option("result", options->result, "Result file to write")->required();
-  sub->footer(
+      .show_default();
+  sub.option("--splits", options->splits, "Pieces that a state of linear attention travels in")
+      .between(1, 1 << 20)
+      .show_default();
+  sub.option("--timeout", options->time_limit_s, "Longest wait for a message, in seconds")
+      .check(refuse_no_time)
+      .show_default();
+  sub.option("problem", options->problem, "Problem file (data/README.md)").required();
+  sub.option("result", options->result, "Result file to write").required();
+  sub.footer(
       "Example: seqpar compute --algorithm ring/zigzag --backend thread --ranks 8 problem.h5 "
       "result.h5");
-  sub->callback([&command, options] {
+  sub.callback([&command, options] {
     command.run = [&command, options] { return compute(*options, command); };
   });
 }

@@ -10,13 +10,13 @@
 
 namespace sp {
 
-void add_env(CLI::App& app, Command& command) {
-  CLI::App* sub = app.add_subcommand(
+void add_env(const CommandLine& app, Command& command) {
+  const CommandLine sub = app.subcommand(
       "env", "What results depend on besides the source: build, machine, libraries");
   const auto json = std::make_shared<bool>(false);
-  sub->add_flag("--json", *json, "Machine-readable output");
-  sub->footer("Example: seqpar env --json");
-  sub->callback([&command, json] {
+  sub.flag("--json", *json, "Machine-readable output");
+  sub.footer("Example: seqpar env --json");
+  sub.callback([&command, json] {
     command.run = [json] {
       const Environment environment = capture_environment_with_gpus();
       const std::string text = *json ? to_json(environment) : to_text(environment);

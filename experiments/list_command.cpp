@@ -43,7 +43,7 @@ int list_json() {
   nlohmann::ordered_json out;
   for (const BackendInfo& backend : backends()) {
     out["backends"].push_back(
-        {{"name", backend.name}, {"built", backend.built}, {"description", backend.description}});
+        {{"name", backend.name}, {"built", backend.built()}, {"description", backend.description}, {"absence", backend.absence}});
   }
   for (const Algorithm* a : algorithms()) out["algorithms"].push_back(entry_of(*a));
   for (const std::string& name : platform_names()) {
@@ -90,12 +90,14 @@ int list_text() {
   for (const Algorithm* a : algorithms()) {
     fmt::print("  {:<26} {:<18} {:<11}", a->id, name_of(a->family), name_of(a->sharding));
     for (const BackendInfo& backend : backends())
-      fmt::print(" {:<8}", backend.built ? "fwd+bwd" : "-");
+      fmt::print(" {:<8}", backend.built() ? "fwd+bwd" : "-");
     const auto modules = modules_of(*a);
     fmt::print(" {}", a->pattern);
     if (!modules.empty()) fmt::print(" [{}]", fmt::join(modules, " "));
     fmt::print("\n");
   }
+  for (const BackendInfo& backend : backends())
+    if (!backend.built()) fmt::print("# {}: {}\n", backend.name, backend.absence);
   print_platforms();
   print_experiments();
   print_measured();
@@ -124,17 +126,17 @@ int list_markdown() {
 
 }  // namespace
 
-void add_list(CLI::App& app, Command& command) {
-  CLI::App* sub =
-      app.add_subcommand("list", "Algorithms, back-ends, directions, platforms and experiments");
+void add_list(const CommandLine& app, Command& command) {
+  const CommandLine sub =
+      app.subcommand("list", "Algorithms, back-ends, directions, platforms and experiments");
   struct Options {
     bool json = false, markdown = false;
   };
   const auto o = std::make_shared<Options>();
-  CLI::Option* json = sub->add_flag("--json", o->json, "Machine-readable output");
-  sub->add_flag("--markdown", o->markdown, "The status table of README.md")->excludes(json);
-  sub->footer("Example: seqpar list --json");
-  sub->callback([&command, o] {
+  const Option json = sub.flag("--json", o->json, "Machine-readable output");
+  sub.flag("--markdown", o->markdown, "The status table of README.md").excludes(json);
+  sub.footer("Example: seqpar list --json");
+  sub.callback([&command, o] {
     command.run = [o] {
       if (o->json) return list_json();
       return o->markdown ? list_markdown() : list_text();

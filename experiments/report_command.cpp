@@ -14,13 +14,13 @@
 #include <memory>
 
 #include "experiments/commands.hpp"
+#include "harness/config/shipped.hpp"
 #include "reference/problem/error.hpp"
 
 namespace sp {
 namespace {
 
 constexpr const char* kDirectory = "data/results";
-constexpr const char* kScript = SP_SOURCE_DIR "/experiments/report/report.py";
 constexpr const char* kProbe =
     "import importlib.util as u, sys\n"
     "sys.exit(any(u.find_spec(m) is None for m in ('h5py', 'jinja2', 'matplotlib', 'numpy')))";
@@ -81,24 +81,25 @@ int report(const Options& options) {
 }  // namespace
 
 int run_report(const std::vector<std::string>& paths, const std::string& out) {
-  std::vector<std::string> words{find_python(), "-B", kScript, out};
+  const std::string script = shipped("experiments/report/report.py").string();
+  std::vector<std::string> words{find_python(), "-B", script, out};
   words.insert(words.end(), paths.begin(), paths.end());
   const int code = spawn(words, Speech::kHeard);
   if (code != kOk && code != kUsageError && code != kEnvironmentError)
-    throw Error(ErrorKind::kEnvironment, fmt::format("{} ended with code {}", kScript, code));
+    throw Error(ErrorKind::kEnvironment, fmt::format("{} ended with code {}", script, code));
   return code;
 }
 
-void add_report(CLI::App& app, Command& command) {
-  CLI::App* sub = app.add_subcommand("report", "One offline HTML page of stored results");
+void add_report(const CommandLine& app, Command& command) {
+  const CommandLine sub = app.subcommand("report", "One offline HTML page of stored results");
   const auto options = std::make_shared<Options>();
-  sub->add_option(
+  sub.option(
       "paths", options->paths,
       fmt::format("Result files, timelines, or directories of them; default {}", kDirectory));
-  sub->add_option("--out", options->out,
+  sub.option("--out", options->out,
                   fmt::format("The page; default {}/report.html", kDirectory));
-  sub->footer("Example: seqpar report --out report.html data/results");
-  sub->callback([&command, options] { command.run = [options] { return report(*options); }; });
+  sub.footer("Example: seqpar report --out report.html data/results");
+  sub.callback([&command, options] { command.run = [options] { return report(*options); }; });
 }
 
 }  // namespace sp

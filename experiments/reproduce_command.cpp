@@ -58,7 +58,7 @@ int reproduce_sweep(const std::vector<const ReplayItem*>& items, const SweepOpti
   return broken ? kFailed : kOk;
 }
 
-int reproduce(const Options& o, const CLI::App& sub, Command& command) {
+int reproduce(const Options& o, const CommandLine& sub, Command& command) {
   require(
       o.all || !o.items.empty(),
       fmt::format("nothing to reproduce; allowed: {}, items or papers of `seqpar list`, {}, --all",
@@ -105,32 +105,32 @@ int reproduce(const Options& o, const CLI::App& sub, Command& command) {
 
 }  // namespace
 
-void add_reproduce(CLI::App& app, Command& command) {
-  CLI::App* sub = app.add_subcommand("reproduce", "Replay items of papers and keep the results");
+void add_reproduce(const CommandLine& app, Command& command) {
+  const CommandLine sub = app.subcommand("reproduce", "Replay items of papers and keep the results");
   const auto o = std::make_shared<Options>();
-  sub->add_option("item", o->items,
+  sub.option("item", o->items,
                   fmt::format("Items (`seqpar list` names them), papers, {}: a minute of "
                               "everything, or {}: minutes of real computing",
                               kQuick, kRealLayer));
-  sub->add_flag("--all", o->all, fmt::format("Every item but {}", kRealLayer));
-  sub->add_option(
+  sub.flag("--all", o->all, fmt::format("Every item but {}", kRealLayer));
+  sub.option(
       "--config", o->config,
       "A file for one item, or a folder with PAPER/ITEM.toml (default: experiments/configs)");
-  sub->add_option("--backend", o->backend,
+  sub.option("--backend", o->backend,
                   "sim predicts; thread, mpi and cuda measure the items that `seqpar list` shows")
-      ->capture_default_str();
-  sub->add_option("--out-dir", o->out_dir, "Folder of the results")->capture_default_str();
-  sub->add_flag("--resume", o->resume,
+      .show_default();
+  sub.option("--out-dir", o->out_dir, "Folder of the results").show_default();
+  sub.flag("--resume", o->resume,
                 "Read what this version stored for the same config instead of running it again");
-  sub->add_flag("--json", o->json, "Machine-readable output");
-  add_real_layer_options(*sub, o->real_layer);
-  sub->footer(
+  sub.flag("--json", o->json, "Machine-readable output");
+  add_real_layer_options(sub, o->real_layer);
+  sub.footer(
       "Of one item all rows are shown, of several those that are not reproduced. Exit code 0: "
       "every\n"
       "item ended with a verdict, whichever; 1: an item broke, or a verification failed.\n"
       "Example: seqpar reproduce lasp2/layer-2048k");
-  sub->callback([&command, o, sub] {
-    command.run = [&command, o, sub] { return reproduce(*o, *sub, command); };
+  sub.callback([&command, o, sub] {
+    command.run = [&command, o, sub] { return reproduce(*o, sub, command); };
   });
 }
 

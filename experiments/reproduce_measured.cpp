@@ -16,6 +16,7 @@
 #include "experiments/bench_sweep.hpp"
 #include "experiments/reproduce_sweep.hpp"
 #include "harness/config/config.hpp"
+#include "harness/config/shipped.hpp"
 #include "harness/results/run_file.hpp"
 #include "reference/problem/error.hpp"
 
@@ -24,7 +25,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const fs::path kConfigs = fs::path(SP_SOURCE_DIR) / "experiments/configs";
+const fs::path kConfigs = shipped("experiments/configs");
 constexpr const char* kEnding = ".measured.toml";
 
 Config config_of(const std::string& item, const std::string& path) {

@@ -123,30 +123,30 @@ int reproduce_real_layer(const RealLayerWords& o, bool json, const std::string& 
   return passed ? kOk : kFailed;
 }
 
-void add_real_layer_options(CLI::App& sub, RealLayerWords& o) {
+void add_real_layer_options(const CommandLine& sub, RealLayerWords& o) {
   const std::string group = fmt::format("Of {} alone", kRealLayer);
-  sub.add_option("--tokens", o.tokens, "Length of the sequence")
-      ->capture_default_str()
-      ->group(group);
-  sub.add_option("--heads", o.heads, "Heads of the layer")
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str()
-      ->group(group);
-  sub.add_option("--ranks", o.ranks, "Thread ranks")
-      ->check(CLI::Range(1, kMostThreadRanks))
-      ->capture_default_str()
-      ->group(group);
-  sub.add_option("--seed", o.seed, "Seed of the values")
-      ->check(refuse_no_seed)
-      ->capture_default_str()
-      ->group(group);
-  sub.add_option("--out", o.out, "Run file to write (default: a new one in the results)")
-      ->group(group);
+  sub.option("--tokens", o.tokens, "Length of the sequence")
+      .show_default()
+      .group(group);
+  sub.option("--heads", o.heads, "Heads of the layer")
+      .between(1, 1024)
+      .show_default()
+      .group(group);
+  sub.option("--ranks", o.ranks, "Thread ranks")
+      .between(1, kMostThreadRanks)
+      .show_default()
+      .group(group);
+  sub.option("--seed", o.seed, "Seed of the values")
+      .check(refuse_no_seed)
+      .show_default()
+      .group(group);
+  sub.option("--out", o.out, "Run file to write (default: a new one in the results)")
+      .group(group);
 }
 
-void refuse_real_layer_options(const CLI::App& sub) {
+void refuse_real_layer_options(const CommandLine& sub) {
   for (const char* flag : {"--tokens", "--heads", "--ranks", "--seed", "--out"}) {
-    if (sub.count(flag) > 0)
+    if (sub.has(flag))
       throw Error(ErrorKind::kUsage, fmt::format("{} is for {} alone; the others read their sizes "
                                                  "from a config, which --config replaces",
                                                  flag, kRealLayer));

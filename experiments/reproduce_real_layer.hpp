@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <string>
 
@@ -20,9 +19,9 @@ struct RealLayerWords {
   std::uint64_t seed = 1;
 };
 
-void add_real_layer_options(CLI::App& sub, RealLayerWords& words);
+void add_real_layer_options(const CommandLine& sub, RealLayerWords& words);
 // Throws Error(kUsage) if any was given.
-void refuse_real_layer_options(const CLI::App& sub);
+void refuse_real_layer_options(const CommandLine& sub);
 int reproduce_real_layer(const RealLayerWords& words, bool json, const std::string& out_dir,
                          const Command& command);
 

@@ -15,6 +15,7 @@
 #include "experiments/backends.hpp"
 #include "experiments/progress.hpp"
 #include "harness/config/nearest.hpp"
+#include "harness/config/shipped.hpp"
 #include "harness/papers/sha256.hpp"
 #include "harness/results/atomic_file.hpp"
 #include "harness/results/run_file.hpp"
@@ -33,7 +34,7 @@ std::string paper_of(const ReplayItem& item) {
 // Of all tables of the papers, so that a corrected number is not answered with an old verdict.
 std::string digest_of_tables() {
   std::vector<fs::path> paths;
-  for (const auto& entry : fs::directory_iterator(fs::path(SP_SOURCE_DIR) / "data/papers"))
+  for (const auto& entry : fs::directory_iterator(shipped("data/papers")))
     if (entry.path().extension() == ".csv") paths.push_back(entry.path());
   std::sort(paths.begin(), paths.end());
   std::stringstream text;
@@ -62,7 +63,7 @@ std::string ending_of(const ReplayItem& item) {
 
 std::string config_of(const ReplayItem& item, const std::string& chosen) {
   const fs::path folder =
-      chosen.empty() ? fs::path(SP_SOURCE_DIR) / "experiments/configs" : fs::path(chosen);
+      chosen.empty() ? shipped("experiments/configs") : fs::path(chosen);
   if (!chosen.empty() && !fs::is_directory(folder)) return chosen;
   return (folder / (std::string(item.id) + ".toml")).string();
 }

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -13,14 +14,15 @@
 #include "experiments/arguments.hpp"
 #include "experiments/commands.hpp"
 #include "harness/config/nearest.hpp"
+#include "harness/results/build_record.hpp"
 #include "reference/problem/error.hpp"
 
 namespace sp {
 namespace {
 
-std::string typed(int argc, char** argv) {
+std::string as_one_line(const std::vector<std::string>& words) {
   std::string line = "seqpar";
-  for (int i = 1; i < argc; ++i) line += fmt::format(" {}", argv[i]);
+  for (std::size_t i = 1; i < words.size(); ++i) line += " " + words[i];
   return line;
 }
 
@@ -67,6 +69,12 @@ int complain(const Command& command, int code, const std::string& message) {
   return code;
 }
 
+std::string version_text() {
+  const std::string dirty = build_record::kDirty;
+  return fmt::format("seqpar {}, commit {}{}", build_record::kVersion, build_record::kCommit,
+                     dirty == "yes" ? " with changes" : "");
+}
+
 int run(int argc, char** argv) {
   CLI::App app{"seqpar: a proving ground for sequence-parallel attention"};
   app.footer(
@@ -74,18 +82,13 @@ int run(int argc, char** argv) {
       "performance floor missed.\n"
       "Sizes take binary suffixes: 64K is 65536.");
   app.require_subcommand(1);
-  Command command{typed(argc, argv), {}, {}, {}};
-  add_list(app, command);
-  add_verify(app, command);
-  add_bench(app, command);
-  add_simulate(app, command);
-  add_calibrate(app, command);
-  add_compute(app, command);
-  add_check(app, command);
-  add_reproduce(app, command);
-  add_compare(app, command);
-  add_report(app, command);
-  add_env(app, command);
+  app.set_version_flag("--version", version_text, "Version and commit");
+  Command command;
+  command.words.assign(argv, argv + argc);
+  command.line = as_one_line(command.words);
+  for (const auto add : {add_list, add_verify, add_bench, add_simulate, add_calibrate, add_compute,
+                         add_check, add_reproduce, add_compare, add_report, add_env})
+    add(CommandLine(&app), command);
   for (CLI::App* sub : app.get_subcommands({})) {
     for (CLI::Option* option : sub->get_options()) {
       if (option->get_type_size() > 0) option->check(refuse_empty);  // not for flags
@@ -99,8 +102,8 @@ int run(int argc, char** argv) {
       return complain(command, kEnvironmentError,
                       fmt::format("cannot write to standard output: {}", std::strerror(errno)));
     return code;
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
+  } catch (const CLI::Success& asked) {  // --help, --version
+    return app.exit(asked);
   } catch (const CLI::ParseError& error) {
     return complain(command, kUsageError, error.what() + suggestion(app, argc, argv));
   } catch (const Error& error) {

@@ -227,38 +227,38 @@ int simulate_command(const SimulateWords& o, Command& command) {
 
 }  // namespace
 
-void add_simulate(CLI::App& app, Command& command) {
-  CLI::App* sub = app.add_subcommand("simulate", "Predict algorithms on a platform");
+void add_simulate(const CommandLine& app, Command& command) {
+  const CommandLine sub = app.subcommand("simulate", "Predict algorithms on a platform");
   const auto o = std::make_shared<SimulateWords>();
   BenchWords& bench = o->bench;
   bench.tokens = "64K";
   bench.heads = "32";
   bench.head_size = "128";
   bench.dtype = "bf16";
-  sub->add_option("--platform", o->platform, "A name that `seqpar list` shows, or a TOML file")
-      ->capture_default_str();
-  sub->add_option("--algorithm", bench.algorithm, "Ids, comma-separated, or all")
-      ->capture_default_str();
-  sub->add_option("--ranks", bench.ranks, "Rank counts: 8, 2,4,8, 1..9, 8:64:*2 (default 1,2,4,8)");
-  sub->add_option("--ranks-per-node", o->ranks_per_node,
+  sub.option("--platform", o->platform, "A name that `seqpar list` shows, or a TOML file")
+      .show_default();
+  sub.option("--algorithm", bench.algorithm, "Ids, comma-separated, or all")
+      .show_default();
+  sub.option("--ranks", bench.ranks, "Rank counts: 8, 2,4,8, 1..9, 8:64:*2 (default 1,2,4,8)");
+  sub.option("--ranks-per-node", o->ranks_per_node,
                   "Ranks per node, for algorithms with a mesh (default: the platform's)");
-  sub->add_option("--splits", bench.splits,
+  sub.option("--splits", bench.splits,
                   "Pieces that a state travels in, for algorithms that cut it")
-      ->capture_default_str();
-  sub->add_flag("--forward-only", bench.forward_only, "Skip the backward pass");
-  sub->add_option("--resident-bytes", o->resident,
+      .show_default();
+  sub.flag("--forward-only", bench.forward_only, "Skip the backward pass");
+  sub.option("--resident-bytes", o->resident,
                   "Bytes per device that the model around the attention takes, e.g. 20G")
-      ->capture_default_str();
-  sub->add_option("--out", bench.out, "Also write a run file (HDF5, data/README.md)");
-  sub->add_option("--trace", bench.trace,
+      .show_default();
+  sub.option("--out", bench.out, "Also write a run file (HDF5, data/README.md)");
+  sub.option("--trace", bench.trace,
                   "Also write the timeline (Chrome trace; opens in Perfetto)");
-  sub->add_flag("--json", bench.json, "Machine-readable output");
-  add_problem_options(*sub, bench);
-  sub->footer(
+  sub.flag("--json", bench.json, "Machine-readable output");
+  add_problem_options(sub, bench);
+  sub.footer(
       "Nothing is computed: the algorithms run without data, kernels and messages take the time "
       "that the platform's model gives them.\n"
       "Example: seqpar simulate --algorithm lasp2,ring/zigzag --ranks 64 --tokens 256K,1M");
-  sub->callback(
+  sub.callback(
       [&command, o] { command.run = [&command, o] { return simulate_command(*o, command); }; });
 }
 

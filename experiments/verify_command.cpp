@@ -215,79 +215,78 @@ int verify_command(const Options& o, Command& command) {
   return passed ? kOk : kFailed;
 }
 
-void add_problem_options(CLI::App& sub, Options& o) {
-  const auto on_off = CLI::IsMember({"on", "off"});
-  sub.add_option("--tokens", o.tokens, "Pin the number of tokens N, e.g. 32K (else drawn)")
-      ->group("Pins");
-  sub.add_option("--batch", o.batch, "Pin the batch B")->group("Pins");
-  sub.add_option("--heads", o.heads, "Pin the query heads H")->group("Pins");
-  sub.add_option("--kv-heads", o.kv_heads, "Pin the key/value heads G")->group("Pins");
-  sub.add_option("--head-size", o.head_size, "Pin the head size D, and E with it")->group("Pins");
-  sub.add_option("--value-head-size", o.value_head_size, "Pin the value head size E")
-      ->group("Pins");
-  sub.add_option("--window", o.window, "Pin the sliding window; 0: none")->group("Pins");
-  sub.add_option("--projected", o.projected, "Pin the projected length of Linformer problems")
-      ->group("Pins");
-  sub.add_option("--causal", o.causal, "Pin the causal mask: on or off")
-      ->check(on_off)
-      ->group("Pins");
-  sub.add_option("--segments", o.segments, "Pin packed documents: on or off")
-      ->check(on_off)
-      ->group("Pins");
-  sub.add_option("--dtype", o.dtype, "Pin the storage type: f32, bf16, f16, f64")->group("Pins");
-  sub.add_option(
+void add_problem_options(const CommandLine& sub, Options& o) {
+  sub.option("--tokens", o.tokens, "Pin the number of tokens N, e.g. 32K (else drawn)")
+      .group("Pins");
+  sub.option("--batch", o.batch, "Pin the batch B").group("Pins");
+  sub.option("--heads", o.heads, "Pin the query heads H").group("Pins");
+  sub.option("--kv-heads", o.kv_heads, "Pin the key/value heads G").group("Pins");
+  sub.option("--head-size", o.head_size, "Pin the head size D, and E with it").group("Pins");
+  sub.option("--value-head-size", o.value_head_size, "Pin the value head size E")
+      .group("Pins");
+  sub.option("--window", o.window, "Pin the sliding window; 0: none").group("Pins");
+  sub.option("--projected", o.projected, "Pin the projected length of Linformer problems")
+      .group("Pins");
+  sub.option("--causal", o.causal, "Pin the causal mask: on or off")
+      .one_of({"on", "off"})
+      .group("Pins");
+  sub.option("--segments", o.segments, "Pin packed documents: on or off")
+      .one_of({"on", "off"})
+      .group("Pins");
+  sub.option("--dtype", o.dtype, "Pin the storage type: f32, bf16, f16, f64").group("Pins");
+  sub.option(
          "--values", o.values,
          "Pin the values: normal, dominant, huge, identical_keys, constant_v, tiny, integers")
-      ->group("Pins");
-  sub.add_option("--module", o.module,
+      .group("Pins");
+  sub.option("--module", o.module,
                  "Pin the module of linear attention: basic, lightning, retention, gla, based, "
                  "rebased; all: "
                  "each by itself, as with --family")
-      ->group("Pins");
-  sub.add_option("--layers", o.layers, "Pin the layers of a hybrid stack, e.g. LLLN")
-      ->group("Pins");
-  sub.add_option("--splits", o.splits, "Pin the pieces that a state travels in")
-      ->check(CLI::Range(1, 1 << 20))
-      ->group("Pins");
+      .group("Pins");
+  sub.option("--layers", o.layers, "Pin the layers of a hybrid stack, e.g. LLLN")
+      .group("Pins");
+  sub.option("--splits", o.splits, "Pin the pieces that a state travels in")
+      .between(1, 1 << 20)
+      .group("Pins");
 }
 
 }  // namespace
 
-void add_verify(CLI::App& app, Command& command) {
-  CLI::App* sub =
-      app.add_subcommand("verify", "Check algorithms against the reference on random problems");
+void add_verify(const CommandLine& app, Command& command) {
+  const CommandLine sub =
+      app.subcommand("verify", "Check algorithms against the reference on random problems");
   const auto o = std::make_shared<Options>();
-  sub->add_option("--algorithm", o->algorithm, "Ids, comma-separated, or all")
-      ->capture_default_str();
-  sub->add_option("--family", o->family, "Only algorithms of this family; linear includes hybrid")
-      ->check(CLI::IsMember({"softmax", "projected softmax", "linear", "hybrid"}));
-  sub->add_option("--backend", o->backend, "thread, mpi, cuda, emulated or sim")
-      ->capture_default_str();
-  sub->add_option("--platform", o->platform,
+  sub.option("--algorithm", o->algorithm, "Ids, comma-separated, or all")
+      .show_default();
+  sub.option("--family", o->family, "Only algorithms of this family; linear includes hybrid")
+      .one_of({"softmax", "projected softmax", "linear", "hybrid"});
+  sub.option("--backend", o->backend, "thread, mpi, cuda, emulated or sim")
+      .show_default();
+  sub.option("--platform", o->platform,
                   "Of --backend sim: a name of `seqpar list` or a file (default dgx_a100)");
-  sub->add_option("--ranks", o->ranks,
+  sub.option("--ranks", o->ranks,
                   "Rank counts to draw from: 8, 2,4,8, 1..9, 8:64:*2 (default 1..9,16)");
-  sub->add_option("--ranks-per-node", o->ranks_per_node,
+  sub.option("--ranks-per-node", o->ranks_per_node,
                   "Ranks per node, for algorithms with a mesh (else drawn)")
-      ->check(CLI::Range(1, 1 << 20));
-  sub->add_option("--cases", o->cases, "Problems per algorithm")->capture_default_str();
-  sub->add_option("--seed", o->seed, "Seed of the drawn problems")
-      ->check(refuse_no_seed)
-      ->capture_default_str();
-  sub->add_option("--case", o->only_case, "Run only this case of the seed's stream")
-      ->check(refuse_no_seed);
-  sub->add_option("--timeout", o->time_limit_s, "Longest wait for a message, in seconds")
-      ->check(refuse_no_time)
-      ->capture_default_str();
-  sub->add_flag("--forward-only", o->forward_only, "Skip the backward pass");
-  sub->add_flag("--checked", o->checked, "Find buffers touched in flight; poison and fence memory");
-  sub->add_option("--chaos", o->chaos, "Delay and reorder message completion, from this seed")
-      ->check(refuse_no_seed);
-  sub->add_option("--out", o->out, "Also write the table to this run file (HDF5)");
-  sub->add_flag("--json", o->json, "Machine-readable output");
-  add_problem_options(*sub, *o);
-  sub->footer("Example: seqpar verify --algorithm ring/zigzag,ulysses --ranks 2,4,8 --cases 200");
-  sub->callback(
+      .between(1, 1 << 20);
+  sub.option("--cases", o->cases, "Problems per algorithm").show_default();
+  sub.option("--seed", o->seed, "Seed of the drawn problems")
+      .check(refuse_no_seed)
+      .show_default();
+  sub.option("--case", o->only_case, "Run only this case of the seed's stream")
+      .check(refuse_no_seed);
+  sub.option("--timeout", o->time_limit_s, "Longest wait for a message, in seconds")
+      .check(refuse_no_time)
+      .show_default();
+  sub.flag("--forward-only", o->forward_only, "Skip the backward pass");
+  sub.flag("--checked", o->checked, "Find buffers touched in flight; poison and fence memory");
+  sub.option("--chaos", o->chaos, "Delay and reorder message completion, from this seed")
+      .check(refuse_no_seed);
+  sub.option("--out", o->out, "Also write the table to this run file (HDF5)");
+  sub.flag("--json", o->json, "Machine-readable output");
+  add_problem_options(sub, *o);
+  sub.footer("Example: seqpar verify --algorithm ring/zigzag,ulysses --ranks 2,4,8 --cases 200");
+  sub.callback(
       [&command, o] { command.run = [&command, o] { return verify_command(*o, command); }; });
 }
 

@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "harness/config/nearest.hpp"
+#include "harness/config/shipped.hpp"
 #include "reference/problem/error.hpp"
 
 namespace sp {
@@ -198,9 +199,7 @@ Torus read_torus(const Config& table, const Node& node, Reader& read) {
   return torus;
 }
 
-std::filesystem::path platform_folder() {
-  return std::filesystem::path(SP_SOURCE_DIR) / "experiments" / "platforms";
-}
+std::filesystem::path platform_folder() { return shipped("experiments/platforms"); }
 
 }  // namespace
 

@@ -151,9 +151,13 @@ Case build(const Draw& d, const Pins& pins, Family family) {
   const int P = drawn.world.size;
   s.B = pins.batch.value_or(pick(std::array{1, 1, 2, 0}, d.batch));
   s.N = pins.tokens.value_or(length_of(d, P));
-  s.G = pins.kv_heads.value_or((1 + d.key_heads) * (d.divisible == 1 && P <= 9 ? P : 1));
+  const int unit = d.divisible == 1 && P <= 9 ? P : 1;
+  const auto units = [&](std::int64_t wanted, std::int64_t size) {
+    return size * std::clamp<std::int64_t>(pins.most_heads / size, 1, wanted);
+  };
+  s.G = pins.kv_heads.value_or(units(1 + d.key_heads, unit));
   if (!pins.kv_heads && pins.heads && *pins.heads % s.G != 0) s.G = 1;
-  s.H = pins.heads.value_or(s.G * (1 + d.group));
+  s.H = pins.heads.value_or(units(1 + d.group, s.G));
   const bool large = static_cast<double>(s.H) * static_cast<double>(s.N) > 1000;
   constexpr std::array<int, 20> kSizes{1, 2,  3,  4,  8, 5,  16, 7,  15, 17,
                                        8, 32, 33, 12, 8, 16, 64, 65, 24, 96};

@@ -63,7 +63,8 @@ struct Pins {
   std::optional<bool> causal, segments;
   std::optional<DType> dtype;
   std::optional<Values> values;
-  int most_ranks = 1 << 20;  // of the back-end
+  int most_ranks = 1 << 20;        // of the back-end
+  std::int64_t most_heads = 1024;  // drawn query heads, where more cost time and show nothing new
   bool f64 = true;           // false: the back-end does not know it, f32 is drawn instead
 };
 

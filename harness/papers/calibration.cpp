@@ -8,6 +8,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "harness/config/shipped.hpp"
 #include "reference/problem/error.hpp"
 
 namespace sp {
@@ -258,7 +259,7 @@ Platform fit(const CalibrationPlan& plan, Platform platform) {
 }
 
 std::string calibration_record_path(const std::string& platform) {
-  return fmt::format("{}/experiments/platforms/calibration/{}.toml", SP_SOURCE_DIR, platform);
+  return shipped(fmt::format("experiments/platforms/calibration/{}.toml", platform)).string();
 }
 
 std::string calibration_record(const CalibrationPlan& plan, const Calibration& calibration) {

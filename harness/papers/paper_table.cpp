@@ -13,6 +13,7 @@
 #include <set>
 #include <string_view>
 
+#include "harness/config/shipped.hpp"
 #include "reference/problem/error.hpp"
 
 namespace sp {
@@ -299,7 +300,7 @@ double PaperTable::rounding(std::size_t row, const std::string& column) const {
 PaperTable read_paper_table(const std::string& path) { return PaperTableReader(path).read(); }
 
 PaperTable paper_table(const std::string& name) {
-  return read_paper_table(fmt::format("{}/data/papers/{}.csv", SP_SOURCE_DIR, name));
+  return read_paper_table(shipped(fmt::format("data/papers/{}.csv", name)).string());
 }
 
 }  // namespace sp

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
@@ -48,8 +49,8 @@ def problems_of(algorithm):
     return [(algorithm["family"], module) for module in algorithm.get("modules", [None])]
 
 
-def compare(seqpar, mpirun, algorithm, problem, folder):
-    results = {}
+def compare(seqpar, mpirun, algorithm, problem):
+    results, folder = {}, tempfile.mkdtemp(dir=os.path.dirname(problem))
     for backend, launch in (
         ("thread", []),
         ("mpi", [mpirun, "--oversubscribe", "-np", str(RANKS)]),
@@ -70,14 +71,16 @@ def compare(seqpar, mpirun, algorithm, problem, folder):
 def main():
     seqpar, mpirun = sys.argv[1:]
     listed = subprocess.run([seqpar, "list", "--json"], check=True, capture_output=True, text=True)
-    compared = 0
-    with tempfile.TemporaryDirectory() as folder:
+    # Two jobs at a time: the start of one is mostly waiting.
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
+        jobs = []
         for algorithm in json.loads(listed.stdout)["algorithms"]:
             for family, module in problems_of(algorithm):
                 problem = os.path.join(folder, f"problem-{family}-{module}.h5")
                 if not os.path.exists(problem):
                     write_problem(problem, family, module)
-                compared += compare(seqpar, mpirun, algorithm["id"], problem, folder)
+                jobs.append(pool.submit(compare, seqpar, mpirun, algorithm["id"], problem))
+        compared = sum(job.result() for job in jobs)
     assert compared >= 5, "nothing was compared"
     print(f"{compared} tensors are the same bits on threads and on MPI")
 

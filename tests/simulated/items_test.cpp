@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "harness/config/config.hpp"
+#include "harness/config/shipped.hpp"
 #include "harness/papers/replay.hpp"
 
 namespace sp {
@@ -16,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const fs::path kConfigs = fs::path(SP_SOURCE_DIR) / "experiments/configs";
+const fs::path kConfigs = shipped("experiments/configs");
 
 // What the papers say of attention layers.
 const std::set<std::string> kItems{"rsa/communication",

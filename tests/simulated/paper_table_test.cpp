@@ -1,6 +1,7 @@
 // The papers' tables: every file of data/papers reads strictly and is listed; a
 // table that is not as it should be is refused with its line.
 // SPDX-License-Identifier: Apache-2.0
+#include "harness/config/shipped.hpp"
 #include "harness/papers/paper_table.hpp"
 
 #include <gtest/gtest.h>
@@ -18,7 +19,7 @@
 namespace sp {
 namespace {
 
-const std::filesystem::path kFolder = std::filesystem::path(SP_SOURCE_DIR) / "data/papers";
+const std::filesystem::path kFolder = shipped("data/papers");
 
 const std::string kHead =
     "# title: A title\n# citation: Somebody 2024, "

@@ -9,6 +9,7 @@
 #include <regex>
 #include <set>
 
+#include "harness/config/shipped.hpp"
 #include "reference/problem/error.hpp"
 #include "tests/fuzz/read_bytes_as_platform.hpp"
 #include "tests/support/files.hpp"
@@ -21,8 +22,8 @@ std::string read(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-std::string shipped(const std::string& name) {
-  return read(std::string(SP_SOURCE_DIR) + "/experiments/platforms/" + name);
+std::string platform_text(const std::string& name) {
+  return read(shipped("experiments/platforms/" + name).string());
 }
 
 // Names of the links that a message crosses.
@@ -50,7 +51,7 @@ TEST_P(EveryPlatform, LoadsAndSaysWhereItsNumbersComeFrom) {
   }
   EXPECT_GT(platform.band, 0);
   EXPECT_FALSE(platform.band_source.empty());
-  EXPECT_EQ(platform.verbatim, shipped(GetParam() + ".toml"));
+  EXPECT_EQ(platform.verbatim, platform_text(GetParam() + ".toml"));
   EXPECT_GE(platform.device.half_flops, platform.device.f32_flops);
 }
 
@@ -77,11 +78,11 @@ TEST_P(EveryPlatform, StandsInTheTableOfTheReadme) {
   const Platform platform = find_platform(GetParam());
   const std::string row = "| `" + platform.name + "` | " + platform.title + " | " +
                           std::to_string(platform.devices()) + " |";
-  EXPECT_NE(shipped("README.md").find(row), std::string::npos) << row;
+  EXPECT_NE(platform_text("README.md").find(row), std::string::npos) << row;
 }
 
 TEST(Platforms, TheReadmeNamesNoOthers) {
-  const std::string text = shipped("README.md");
+  const std::string text = platform_text("README.md");
   const std::regex row("\n\\| `([a-z0-9_]+)` \\| [^|]* \\| [0-9]+ \\|");
   std::vector<std::string> names;
   for (std::sregex_iterator each(text.begin(), text.end(), row), end; each != end; ++each) {
@@ -177,7 +178,7 @@ TEST(Wire, RefusesMoreDevicesThanThereAre) {
 class Refused : public testing::Test {
  protected:
   std::string complaint(const std::string& name, const std::string& old, const std::string& text) {
-    std::string edited = shipped(name + ".toml");
+    std::string edited = platform_text(name + ".toml");
     const std::size_t at = edited.find(old);
     EXPECT_NE(at, std::string::npos) << old;
     if (at == std::string::npos) return "";
@@ -274,7 +275,7 @@ TEST(Platforms, DamagedFilesAreSurvived) {
   int accepted = 0, refused = 0;
   for (const std::string& name : platform_names()) {
     const std::vector<std::byte> whole =
-        test::read_bytes(std::string(SP_SOURCE_DIR) + "/experiments/platforms/" + name + ".toml");
+        test::read_bytes(shipped("experiments/platforms/" + name + ".toml").string());
     EXPECT_EQ(fuzz::read_bytes_as_platform(path, whole), "");
     for (int i = 0; i < 50; ++i) {
       const bool ok = fuzz::read_bytes_as_platform(path, test::damaged(whole, random)).empty();
@@ -286,7 +287,7 @@ TEST(Platforms, DamagedFilesAreSurvived) {
 }
 
 TEST(Platforms, AreFoundByNameOrPathAndMisspellingsAreHelped) {
-  EXPECT_EQ(find_platform(std::string(SP_SOURCE_DIR) + "/experiments/platforms/a10_pcie.toml").name,
+  EXPECT_EQ(find_platform(shipped("experiments/platforms/a10_pcie.toml").string()).name,
             "a10_pcie");
   try {
     find_platform("dgx_a10");

@@ -7,12 +7,13 @@
 #include <stdexcept>
 #include <string>
 
+#include "harness/config/shipped.hpp"
 #include "harness/papers/replay.hpp"
 
 namespace sp::test {
 
 inline std::string config_path(const ReplayItem& item) {
-  return std::string(SP_SOURCE_DIR) + "/experiments/configs/" + item.id + ".toml";
+  return shipped(std::string("experiments/configs/") + item.id + ".toml").string();
 }
 
 // Begins tests of replays with a hundred ranks and more. With sanitizers every simulated rank is a

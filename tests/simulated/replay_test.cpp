@@ -1,5 +1,6 @@
 // Verdicts of rows and of items, the registry, and how an item is run.
 // SPDX-License-Identifier: Apache-2.0
+#include "harness/config/shipped.hpp"
 #include "harness/papers/replay.hpp"
 
 #include <gtest/gtest.h>
@@ -115,8 +116,7 @@ TEST(Registry, HasItemsWithConfigsAndUniqueIds) {
     EXPECT_TRUE(ids.insert(id).second) << id;
     EXPECT_EQ(find_replay(id), item);
     EXPECT_NE(id.find('/'), std::string::npos) << id;
-    EXPECT_TRUE(std::filesystem::exists(std::filesystem::path(SP_SOURCE_DIR) /
-                                        "experiments/configs" / (id + ".toml")))
+    EXPECT_TRUE(std::filesystem::exists(shipped("experiments/configs/" + id + ".toml")))
         << id << " has no config";
   }
   EXPECT_EQ(find_replay("no/such"), nullptr);

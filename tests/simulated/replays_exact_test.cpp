@@ -8,6 +8,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "harness/config/shipped.hpp"
 #include "harness/papers/counted.hpp"
 #include "harness/papers/formula.hpp"
 #include "harness/papers/replay.hpp"
@@ -17,7 +18,7 @@
 namespace sp {
 namespace {
 
-const std::string kRoot = SP_SOURCE_DIR;
+const std::string kRoot = shipped("").string();
 
 std::string text_of(const std::string& path) {
   std::ifstream file(path);
