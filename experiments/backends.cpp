@@ -26,14 +26,14 @@ namespace {
 constexpr const char* kNoMpi = "";
 #else
 constexpr const char* kNoMpi =
-    "not built: no MPI was found; sudo apt-get install libopenmpi-dev openmpi-bin, then ./seqpar "
-    "list builds it";
+    "no MPI was found: sudo apt-get install libopenmpi-dev openmpi-bin, then ./seqpar list builds "
+    "it";
 #endif
 
 #ifdef SP_HAVE_CUDA
 constexpr const char* kNoCuda = "";
 #else
-constexpr const char* kNoCuda = "not built: " SP_CUDA_ABSENCE;
+constexpr const char* kNoCuda = SP_CUDA_ABSENCE;
 #endif
 
 // Whether mpirun or srun started this process as one of several. A shell of one SLURM task has a
@@ -59,9 +59,11 @@ std::unique_ptr<Backend> make_cuda_backend([[maybe_unused]] std::chrono::millise
 #endif
   return cuda::make_backend(time_limit);
 #else
-  throw Error(ErrorKind::kEnvironment,
-              fmt::format("back-end cuda is {}; --backend emulated runs the same kernels on the CPU",
-                          kNoCuda));
+  throw Error(
+      ErrorKind::kEnvironment,
+      fmt::format("back-end cuda is not built: {}; --backend emulated runs the same kernels "
+                  "on the CPU",
+                  kNoCuda));
 #endif
 }
 
@@ -94,7 +96,7 @@ std::unique_ptr<Backend> make_backend(const std::string& name, std::chrono::mill
     command.abort = mpi_abort;
     return make_mpi_backend(*session, time_limit);
 #else
-    throw Error(ErrorKind::kEnvironment, fmt::format("back-end mpi is {}", kNoMpi));
+    throw Error(ErrorKind::kEnvironment, fmt::format("back-end mpi is not built: {}", kNoMpi));
 #endif
   }
   if (name == "cuda") return make_cuda_backend(time_limit, command);

@@ -69,30 +69,23 @@ int bench_command(const BenchWords& o, Command& command) {
 void add_bench(const CommandLine& app, Command& command) {
   const CommandLine sub = app.subcommand("bench", "Time algorithms on a real back-end");
   const auto o = std::make_shared<BenchWords>();
-  sub.option("--algorithm", o->algorithm, "Ids, comma-separated, or all")
-      .show_default();
+  sub.option("--algorithm", o->algorithm, "Ids, comma-separated, or all").show_default();
   sub.option("--backend", o->backend, "thread, mpi, cuda or emulated").show_default();
   sub.option("--ranks", o->ranks, "Rank counts: 8, 2,4,8, 1..9, 8:64:*2 (default 1,2,4,8)");
-  sub.option("--ranks-per-node", o->ranks_per_node,
-                  "Ranks per node, for algorithms with a mesh")
+  sub.option("--ranks-per-node", o->ranks_per_node, "Ranks per node, for algorithms with a mesh")
       .show_default();
-  sub.option("--splits", o->splits,
-                  "Pieces that a state travels in, for algorithms that cut it")
+  sub.option("--splits", o->splits, "Pieces that a state travels in, for algorithms that cut it")
       .show_default();
-  sub.option("-w,--warmups", o->warmups, "Repetitions before the first that counts")
-      .show_default();
-  sub.option("-n,--repetitions", o->repetitions, "Repetitions that count")
-      .show_default();
+  sub.option("-w,--warmups", o->warmups, "Repetitions before the first that counts").show_default();
+  sub.option("-n,--repetitions", o->repetitions, "Repetitions that count").show_default();
   sub.flag("--forward-only", o->forward_only, "Skip the backward pass");
-  sub.option("--floor", o->floor,
-                  "Exit with code 4 if a row stays below this percentage of ideal");
+  sub.option("--floor", o->floor, "Exit with code 4 if a row stays below this percentage of ideal");
   sub.option("--timeout", o->time_limit_s, "Longest wait for a message, in seconds")
       .check(refuse_no_time)
       .show_default();
   sub.option("--out", o->out, "Also write a run file (HDF5, data/README.md)");
-  sub.option(
-      "--trace", o->trace,
-      "Also record one more repetition as a timeline (Chrome trace; opens in Perfetto)");
+  sub.option("--trace", o->trace,
+             "Also record one more repetition as a timeline (Chrome trace; opens in Perfetto)");
   sub.flag("--json", o->json, "Machine-readable output, as Google Benchmark has it");
   add_problem_options(sub, *o);
   sub.footer(

@@ -71,11 +71,8 @@ void add_problem_options(const CommandLine& sub, BenchWords& o) {
   add("--head-size", o.head_size, "Head size D").show_default();
   add("--value-head-size", o.value_head_size, "Value head size E (default: D)");
   add("--dtype", o.dtype, "Storage type: f32, bf16, f16, f64").show_default();
-  add("--causal", o.causal, "Causal mask: on or off")
-      .one_of({"on", "off"})
-      .show_default();
-  add("--module", o.module, "Modules of linear attention, comma-separated, or all")
-      .show_default();
+  add("--causal", o.causal, "Causal mask: on or off").one_of({"on", "off"}).show_default();
+  add("--module", o.module, "Modules of linear attention, comma-separated, or all").show_default();
   add("--layers", o.layers, "Hybrid stacks: one letter per layer, L linear, N softmax")
       .show_default();
   add("--projected", o.projected, "Linformer: length of the projected keys").show_default();

@@ -18,8 +18,8 @@ enum ExitCode : int { kOk = 0, kFailed = 1, kUsageError = 2, kEnvironmentError =
 struct Command {
   std::vector<std::string> words;  // as typed, the program first
   std::string line;                // the same as one text, for files
-  std::function<int()> run;       // of the chosen subcommand
-  std::shared_ptr<void> session;  // of a multi-process back-end; outlives the telling of errors
+  std::function<int()> run;        // of the chosen subcommand
+  std::shared_ptr<void> session;   // of a multi-process back-end; outlives the telling of errors
   // Ends peers that may wait for this process; set by a multi-process back-end.
   std::function<void(int)> abort;
 };

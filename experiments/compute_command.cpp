@@ -55,13 +55,12 @@ void add_compute(const CommandLine& app, Command& command) {
       app.subcommand("compute", "Run one algorithm on a problem file and write its results");
   const auto options = std::make_shared<Options>();
   sub.option("--algorithm", options->algorithm, "Algorithm id, see `seqpar list`").required();
-  sub.option("--backend", options->backend, "thread, mpi, cuda, emulated or sim")
-      .show_default();
+  sub.option("--backend", options->backend, "thread, mpi, cuda, emulated or sim").show_default();
   sub.option("--platform", options->platform,
-                  "Of --backend sim: a name of `seqpar list` or a file (default dgx_a100)");
+             "Of --backend sim: a name of `seqpar list` or a file (default dgx_a100)");
   sub.option("--ranks", options->ranks, "Number of ranks").show_default();
   sub.option("--ranks-per-node", options->ranks_per_node,
-                  "Ranks per node, for algorithms with a mesh")
+             "Ranks per node, for algorithms with a mesh")
       .show_default();
   sub.option("--splits", options->splits, "Pieces that a state of linear attention travels in")
       .between(1, 1 << 20)

@@ -23,7 +23,7 @@ std::string program() {
 std::string emulator_absence() {
   return ::access(program().c_str(), X_OK) == 0
              ? ""
-             : "not built yet: ./seqpar builds it for any command with --backend emulated";
+             : "./seqpar builds it for any command with --backend emulated";
 }
 
 std::unique_ptr<Backend> make_emulated_backend(std::chrono::milliseconds /*time_limit*/,
@@ -35,9 +35,8 @@ std::unique_ptr<Backend> make_emulated_backend(std::chrono::milliseconds /*time_
   const int error = errno;
   const std::string absence = emulator_absence();
   throw Error(ErrorKind::kEnvironment,
-              absence.empty()
-                  ? fmt::format("cannot start {}: {}", program(), std::strerror(error))
-                  : fmt::format("back-end emulated is {}", absence));
+              absence.empty() ? fmt::format("cannot start {}: {}", program(), std::strerror(error))
+                              : fmt::format("back-end emulated is not built: {}", absence));
 }
 
 }  // namespace sp

@@ -11,8 +11,8 @@
 namespace sp {
 
 void add_env(const CommandLine& app, Command& command) {
-  const CommandLine sub = app.subcommand(
-      "env", "What results depend on besides the source: build, machine, libraries");
+  const CommandLine sub =
+      app.subcommand("env", "What results depend on besides the source: build, machine, libraries");
   const auto json = std::make_shared<bool>(false);
   sub.flag("--json", *json, "Machine-readable output");
   sub.footer("Example: seqpar env --json");

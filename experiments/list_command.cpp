@@ -42,8 +42,10 @@ nlohmann::ordered_json entry_of(const Algorithm& algorithm) {
 int list_json() {
   nlohmann::ordered_json out;
   for (const BackendInfo& backend : backends()) {
-    out["backends"].push_back(
-        {{"name", backend.name}, {"built", backend.built()}, {"description", backend.description}, {"absence", backend.absence}});
+    out["backends"].push_back({{"name", backend.name},
+                               {"built", backend.built()},
+                               {"description", backend.description},
+                               {"absence", backend.absence}});
   }
   for (const Algorithm* a : algorithms()) out["algorithms"].push_back(entry_of(*a));
   for (const std::string& name : platform_names()) {
@@ -97,7 +99,7 @@ int list_text() {
     fmt::print("\n");
   }
   for (const BackendInfo& backend : backends())
-    if (!backend.built()) fmt::print("# {}: {}\n", backend.name, backend.absence);
+    if (!backend.built()) fmt::print("# {} is not built: {}\n", backend.name, backend.absence);
   print_platforms();
   print_experiments();
   print_measured();

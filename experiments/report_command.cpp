@@ -96,8 +96,7 @@ void add_report(const CommandLine& app, Command& command) {
   sub.option(
       "paths", options->paths,
       fmt::format("Result files, timelines, or directories of them; default {}", kDirectory));
-  sub.option("--out", options->out,
-                  fmt::format("The page; default {}/report.html", kDirectory));
+  sub.option("--out", options->out, fmt::format("The page; default {}/report.html", kDirectory));
   sub.footer("Example: seqpar report --out report.html data/results");
   sub.callback([&command, options] { command.run = [options] { return report(*options); }; });
 }

@@ -106,22 +106,23 @@ int reproduce(const Options& o, const CommandLine& sub, Command& command) {
 }  // namespace
 
 void add_reproduce(const CommandLine& app, Command& command) {
-  const CommandLine sub = app.subcommand("reproduce", "Replay items of papers and keep the results");
+  const CommandLine sub =
+      app.subcommand("reproduce", "Replay items of papers and keep the results");
   const auto o = std::make_shared<Options>();
   sub.option("item", o->items,
-                  fmt::format("Items (`seqpar list` names them), papers, {}: a minute of "
-                              "everything, or {}: minutes of real computing",
-                              kQuick, kRealLayer));
+             fmt::format("Items (`seqpar list` names them), papers, {}: a minute of "
+                         "everything, or {}: minutes of real computing",
+                         kQuick, kRealLayer));
   sub.flag("--all", o->all, fmt::format("Every item but {}", kRealLayer));
   sub.option(
       "--config", o->config,
       "A file for one item, or a folder with PAPER/ITEM.toml (default: experiments/configs)");
   sub.option("--backend", o->backend,
-                  "sim predicts; thread, mpi and cuda measure the items that `seqpar list` shows")
+             "sim predicts; thread, mpi and cuda measure the items that `seqpar list` shows")
       .show_default();
   sub.option("--out-dir", o->out_dir, "Folder of the results").show_default();
   sub.flag("--resume", o->resume,
-                "Read what this version stored for the same config instead of running it again");
+           "Read what this version stored for the same config instead of running it again");
   sub.flag("--json", o->json, "Machine-readable output");
   add_real_layer_options(sub, o->real_layer);
   sub.footer(

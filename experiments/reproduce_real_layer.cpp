@@ -125,13 +125,8 @@ int reproduce_real_layer(const RealLayerWords& o, bool json, const std::string& 
 
 void add_real_layer_options(const CommandLine& sub, RealLayerWords& o) {
   const std::string group = fmt::format("Of {} alone", kRealLayer);
-  sub.option("--tokens", o.tokens, "Length of the sequence")
-      .show_default()
-      .group(group);
-  sub.option("--heads", o.heads, "Heads of the layer")
-      .between(1, 1024)
-      .show_default()
-      .group(group);
+  sub.option("--tokens", o.tokens, "Length of the sequence").show_default().group(group);
+  sub.option("--heads", o.heads, "Heads of the layer").between(1, 1024).show_default().group(group);
   sub.option("--ranks", o.ranks, "Thread ranks")
       .between(1, kMostThreadRanks)
       .show_default()
@@ -140,8 +135,7 @@ void add_real_layer_options(const CommandLine& sub, RealLayerWords& o) {
       .check(refuse_no_seed)
       .show_default()
       .group(group);
-  sub.option("--out", o.out, "Run file to write (default: a new one in the results)")
-      .group(group);
+  sub.option("--out", o.out, "Run file to write (default: a new one in the results)").group(group);
 }
 
 void refuse_real_layer_options(const CommandLine& sub) {

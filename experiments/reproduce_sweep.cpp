@@ -62,8 +62,7 @@ std::string ending_of(const ReplayItem& item) {
 }
 
 std::string config_of(const ReplayItem& item, const std::string& chosen) {
-  const fs::path folder =
-      chosen.empty() ? shipped("experiments/configs") : fs::path(chosen);
+  const fs::path folder = chosen.empty() ? shipped("experiments/configs") : fs::path(chosen);
   if (!chosen.empty() && !fs::is_directory(folder)) return chosen;
   return (folder / (std::string(item.id) + ".toml")).string();
 }

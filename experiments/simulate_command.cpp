@@ -237,21 +237,18 @@ void add_simulate(const CommandLine& app, Command& command) {
   bench.dtype = "bf16";
   sub.option("--platform", o->platform, "A name that `seqpar list` shows, or a TOML file")
       .show_default();
-  sub.option("--algorithm", bench.algorithm, "Ids, comma-separated, or all")
-      .show_default();
+  sub.option("--algorithm", bench.algorithm, "Ids, comma-separated, or all").show_default();
   sub.option("--ranks", bench.ranks, "Rank counts: 8, 2,4,8, 1..9, 8:64:*2 (default 1,2,4,8)");
   sub.option("--ranks-per-node", o->ranks_per_node,
-                  "Ranks per node, for algorithms with a mesh (default: the platform's)");
-  sub.option("--splits", bench.splits,
-                  "Pieces that a state travels in, for algorithms that cut it")
+             "Ranks per node, for algorithms with a mesh (default: the platform's)");
+  sub.option("--splits", bench.splits, "Pieces that a state travels in, for algorithms that cut it")
       .show_default();
   sub.flag("--forward-only", bench.forward_only, "Skip the backward pass");
   sub.option("--resident-bytes", o->resident,
-                  "Bytes per device that the model around the attention takes, e.g. 20G")
+             "Bytes per device that the model around the attention takes, e.g. 20G")
       .show_default();
   sub.option("--out", bench.out, "Also write a run file (HDF5, data/README.md)");
-  sub.option("--trace", bench.trace,
-                  "Also write the timeline (Chrome trace; opens in Perfetto)");
+  sub.option("--trace", bench.trace, "Also write the timeline (Chrome trace; opens in Perfetto)");
   sub.flag("--json", bench.json, "Machine-readable output");
   add_problem_options(sub, bench);
   sub.footer(

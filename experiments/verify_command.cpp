@@ -222,8 +222,7 @@ void add_problem_options(const CommandLine& sub, Options& o) {
   sub.option("--heads", o.heads, "Pin the query heads H").group("Pins");
   sub.option("--kv-heads", o.kv_heads, "Pin the key/value heads G").group("Pins");
   sub.option("--head-size", o.head_size, "Pin the head size D, and E with it").group("Pins");
-  sub.option("--value-head-size", o.value_head_size, "Pin the value head size E")
-      .group("Pins");
+  sub.option("--value-head-size", o.value_head_size, "Pin the value head size E").group("Pins");
   sub.option("--window", o.window, "Pin the sliding window; 0: none").group("Pins");
   sub.option("--projected", o.projected, "Pin the projected length of Linformer problems")
       .group("Pins");
@@ -234,17 +233,15 @@ void add_problem_options(const CommandLine& sub, Options& o) {
       .one_of({"on", "off"})
       .group("Pins");
   sub.option("--dtype", o.dtype, "Pin the storage type: f32, bf16, f16, f64").group("Pins");
-  sub.option(
-         "--values", o.values,
-         "Pin the values: normal, dominant, huge, identical_keys, constant_v, tiny, integers")
+  sub.option("--values", o.values,
+             "Pin the values: normal, dominant, huge, identical_keys, constant_v, tiny, integers")
       .group("Pins");
   sub.option("--module", o.module,
-                 "Pin the module of linear attention: basic, lightning, retention, gla, based, "
-                 "rebased; all: "
-                 "each by itself, as with --family")
+             "Pin the module of linear attention: basic, lightning, retention, gla, based, "
+             "rebased; all: "
+             "each by itself, as with --family")
       .group("Pins");
-  sub.option("--layers", o.layers, "Pin the layers of a hybrid stack, e.g. LLLN")
-      .group("Pins");
+  sub.option("--layers", o.layers, "Pin the layers of a hybrid stack, e.g. LLLN").group("Pins");
   sub.option("--splits", o.splits, "Pin the pieces that a state travels in")
       .between(1, 1 << 20)
       .group("Pins");
@@ -256,23 +253,19 @@ void add_verify(const CommandLine& app, Command& command) {
   const CommandLine sub =
       app.subcommand("verify", "Check algorithms against the reference on random problems");
   const auto o = std::make_shared<Options>();
-  sub.option("--algorithm", o->algorithm, "Ids, comma-separated, or all")
-      .show_default();
+  sub.option("--algorithm", o->algorithm, "Ids, comma-separated, or all").show_default();
   sub.option("--family", o->family, "Only algorithms of this family; linear includes hybrid")
       .one_of({"softmax", "projected softmax", "linear", "hybrid"});
-  sub.option("--backend", o->backend, "thread, mpi, cuda, emulated or sim")
-      .show_default();
+  sub.option("--backend", o->backend, "thread, mpi, cuda, emulated or sim").show_default();
   sub.option("--platform", o->platform,
-                  "Of --backend sim: a name of `seqpar list` or a file (default dgx_a100)");
+             "Of --backend sim: a name of `seqpar list` or a file (default dgx_a100)");
   sub.option("--ranks", o->ranks,
-                  "Rank counts to draw from: 8, 2,4,8, 1..9, 8:64:*2 (default 1..9,16)");
+             "Rank counts to draw from: 8, 2,4,8, 1..9, 8:64:*2 (default 1..9,16)");
   sub.option("--ranks-per-node", o->ranks_per_node,
-                  "Ranks per node, for algorithms with a mesh (else drawn)")
+             "Ranks per node, for algorithms with a mesh (else drawn)")
       .between(1, 1 << 20);
   sub.option("--cases", o->cases, "Problems per algorithm").show_default();
-  sub.option("--seed", o->seed, "Seed of the drawn problems")
-      .check(refuse_no_seed)
-      .show_default();
+  sub.option("--seed", o->seed, "Seed of the drawn problems").check(refuse_no_seed).show_default();
   sub.option("--case", o->only_case, "Run only this case of the seed's stream")
       .check(refuse_no_seed);
   sub.option("--timeout", o->time_limit_s, "Longest wait for a message, in seconds")

@@ -1,7 +1,7 @@
 // The state of linear attention: a decayed sum of outer products, S = diag(a) S + x yT per token.
 //
-// Steps are put off and applied many at a time, one row of S after the other, so that a row stays
-// in the cache; every element still sees its additions in the order of the tokens.
+// Steps are put off and applied many at a time, a piece of a row of S after the other, so that it
+// stays in registers; every element still sees its additions in the order of the tokens.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -53,22 +53,34 @@ class State {
   }
 
  private:
-  static constexpr Index kPending = 32;
+  static constexpr Index kPending = 32, kPiece = 16;
 
   void apply() {
-    double* row = values_.data();
-    for (Index f = 0; f < F_; ++f, row += W_) {
-      for (Index t = 0; t < pending_; ++t) {
-        const double a = a_.data()[t * F_ + f], x = x_.data()[t * F_ + f];
-        const double* y = y_.data() + t * W_;
-        if (a == 1) {  // the same bits for two thirds of the time
-          add_scaled(row, x, y, W_);
-          continue;
-        }
-        for (Index w = 0; w < W_; ++w) row[w] = a * row[w] + x * y[w];
-      }
+    for (Index f = 0; f < F_; ++f) {
+      bool decays = false;
+      for (Index t = 0; t < pending_; ++t) decays = decays || a_.data()[t * F_ + f] != 1;
+      // Without decays: the same bits for two thirds of the time.
+      decays ? apply_to_row<true>(f) : apply_to_row<false>(f);
     }
     pending_ = 0;
+  }
+  template <bool kDecays>
+  void apply_to_row(Index f) {
+    Index w = 0;
+    for (; w + kPiece <= W_; w += kPiece) apply_to_piece<kDecays, kPiece>(f, w);
+    for (; w < W_; ++w) apply_to_piece<kDecays, 1>(f, w);
+  }
+  template <bool kDecays, Index kCount>
+  void apply_to_piece(Index f, Index w) {
+    double* const piece = values_.data() + f * W_ + w;
+    double s[kCount];
+    std::copy_n(piece, kCount, s);
+    for (Index t = 0; t < pending_; ++t) {
+      const double a = a_.data()[t * F_ + f], x = x_.data()[t * F_ + f];
+      const double* y = y_.data() + t * W_ + w;
+      for (Index i = 0; i < kCount; ++i) s[i] = (kDecays ? a * s[i] : s[i]) + x * y[i];
+    }
+    std::copy_n(s, kCount, piece);
   }
 
   Index F_, W_, pending_ = 0;

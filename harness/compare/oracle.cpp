@@ -59,7 +59,9 @@ HostTensor rows_of(const HostTensor& whole, std::size_t axis,
 }
 
 void make_absolute(HostTensor& tensor) {
-  for (std::int64_t i = 0; i < tensor.size(); ++i) tensor.set(i, std::fabs(tensor.at(i)));
+  visit_dtype(tensor.dtype(), [&]<class T>() {
+    for (T& element : tensor.as<T>()) element = narrow<T>(std::fabs(widen(element)));
+  });
 }
 
 // The limits of the softmax part that a window adds to Based.

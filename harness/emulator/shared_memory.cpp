@@ -101,10 +101,10 @@ void SharedMemory::check_read(std::size_t cell, const Lane& lane) {
   const Stamp* const writer = &writer_[cell];
   Stamp* const reader = &reader_[cell];
   Stamp* const other_reader = &other_reader_[cell];
-  const Stamp floor = floor_, span = first_ - floor_;
-  std::uint32_t strange = 0;  // not written in this block before its last barrier
-  for (int i = 0; i < kCells; ++i) strange |= static_cast<std::uint32_t>(writer[i] - floor >= span);
-  if (strange != 0) explain_read(cell, kCells, lane);
+  const Stamp floor = floor_, last = first_ - 1;
+  std::uint32_t strange = 0;  // its sign: not written in this block before its last barrier
+  for (int i = 0; i < kCells; ++i) strange |= (writer[i] - floor) | (last - writer[i]);
+  if (strange >> 31 != 0) explain_read(cell, kCells, lane);
 
   const Stamp now = stamp(lane);
   std::uint32_t different = 0;  // from the first cell
@@ -128,11 +128,12 @@ void SharedMemory::check_write(std::size_t cell, const Lane& lane, Stamp written
   Stamp* const writer = &writer_[cell];
   const Stamp* const reader = &reader_[cell];
   const Stamp* const other_reader = &other_reader_[cell];
-  Stamp newest = 0;
+  const Stamp first = first_;
+  std::uint32_t earlier = ~std::uint32_t{0};  // its sign: all before the block's last barrier
   for (int i = 0; i < kCells; ++i) {
-    newest = std::max(std::max(newest, writer[i]), std::max(reader[i], other_reader[i]));
+    earlier &= (writer[i] - first) & (reader[i] - first) & (other_reader[i] - first);
   }
-  if (newest >= first_) explain_write(cell, kCells, lane);
+  if (earlier >> 31 == 0) explain_write(cell, kCells, lane);
   for (int i = 0; i < kCells; ++i) writer[i] = written;
 }
 

@@ -19,7 +19,9 @@ namespace sp::emulator {
 
 struct Lane;
 
-using Stamp = std::uint32_t;  // interval, then 10 bits of thread
+// Interval, then 10 bits of thread. Below 2^31, so that a sign tells the order of two stamps: hosts
+// compare signs in vectors of any width, unsigned numbers only in some.
+using Stamp = std::uint32_t;
 constexpr int kThreadBits = 10;
 
 // Copies under way of one lane, in the order of issue.
@@ -73,8 +75,8 @@ class SharedMemory {
 
  private:
   static constexpr int kCell = 2;
-  static constexpr Stamp kInFlight = ~Stamp{0};
-  static constexpr Stamp kMostIntervals = Stamp{1} << (32 - kThreadBits);
+  static constexpr Stamp kInFlight = ~Stamp{0} >> 1;
+  static constexpr Stamp kMostIntervals = Stamp{1} << (31 - kThreadBits);
 
   std::size_t locate(const void* address, std::size_t bytes, const Lane& lane,
                      const char* what) const {

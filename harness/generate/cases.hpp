@@ -65,7 +65,7 @@ struct Pins {
   std::optional<Values> values;
   int most_ranks = 1 << 20;        // of the back-end
   std::int64_t most_heads = 1024;  // drawn query heads, where more cost time and show nothing new
-  bool f64 = true;           // false: the back-end does not know it, f32 is drawn instead
+  bool f64 = true;                 // false: the back-end does not know it, f32 is drawn instead
 };
 
 Inputs make_inputs(const Case& drawn);

@@ -41,6 +41,26 @@ class Help(unittest.TestCase):
 
 
 class Answers(unittest.TestCase):
+    def test_version(self):
+        done = seqpar("--version")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertRegex(
+            done.stdout, r"^seqpar \d+\.\d+\.\d+, commit ([0-9a-f]{40}( with changes)?|unknown)\n$"
+        )
+
+    def test_a_back_end_that_is_not_built_says_why_and_what_builds_it(self):
+        for backend in json.loads(seqpar("list", "--json").stdout)["backends"]:
+            self.assertEqual(backend["built"], backend["absence"] == "")
+            if backend["built"]:
+                continue
+            line = f"# {backend['name']} is not built: {backend['absence']}\n"
+            self.assertIn("./seqpar ", line)
+            self.assertIn(line, seqpar("list").stdout)
+            done = seqpar("verify", "--backend", backend["name"])
+            self.assertEqual((done.returncode, done.stdout), (3, ""))
+            self.assertEqual(done.stderr.count("\n"), 1)
+            self.assertIn(f"not built: {backend['absence']}", done.stderr)
+
     def test_list(self):
         text, parsed = seqpar("list").stdout, json.loads(seqpar("list", "--json").stdout)
         ids = [a["id"] for a in parsed["algorithms"]]

@@ -18,16 +18,20 @@ ROOT = pathlib.Path(sys.argv[1])
 CMAKE = r"""#!/bin/bash
 echo "cmake $*" >>"$NOTES"
 if [[ $1 == --preset || $1 == --fresh ]]; then
-  if [[ -n ${BROKEN:-} ]]; then echo "no such library"; exit 1; fi
+  if [[ -n ${BROKEN:-} ]]; then echo "$BROKEN"; exit 1; fi
   mkdir -p build/release/experiments
   echo "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" >build/release/CMakeCache.txt
+  for word in "$@"; do if [[ $word == -D* ]]; then echo "${word#-D}" >>build/release/CMakeCache.txt; fi; done
   touch build/release/build.ninja
+elif [[ $1 == --install ]]; then
+  if [[ -n ${BROKEN_INSTALL:-} ]]; then echo "no room"; exit 1; fi
 else
   if [[ -n ${BROKEN_SOURCE:-} ]]; then echo "error: expected ';'"; exit 1; fi
   mkdir -p "$2/experiments"
   printf '#!/bin/bash\nprintf "<%%s>" "$@"\nexit 7\n' >"$2/experiments/seqpar"
   chmod +x "$2/experiments/seqpar"
   sleep "${SLOW:-0}"
+  if [[ -n ${COMPILED:-} ]]; then printf '%s\n' $COMPILED >"$CCACHE_STATSLOG"; fi
   echo "[1/1] Linking it"
 fi
 """
@@ -39,6 +43,10 @@ done
 """
 APT_GET = r"""#!/bin/bash
 echo "apt-get $*" >>"$NOTES"
+if [[ -n ${UNKNOWN:-} && " $* " == *" $UNKNOWN "* ]]; then
+  echo "E: Unable to locate package $UNKNOWN"
+  exit 100
+fi
 exit "${APT_EXIT:-0}"
 """
 CTEST = r"""#!/bin/bash
@@ -131,9 +139,80 @@ class Launcher(unittest.TestCase):
         self.assertEqual((done.returncode, done.stdout), (7, "<list>"))
         self.assertIn("sudo apt-get install libopenmpi-dev mold", done.stderr)
 
+    def test_one_package_that_nobody_has_keeps_none_away(self):
+        done = self.run_launcher("list", ABSENT="libfmt-dev mold", UNKNOWN="mold")
+        self.assertEqual((done.returncode, done.stdout), (7, "<list>"), done.stderr)
+        self.assertIn("going on without", done.stderr)
+        self.assertIn("Unable to locate package mold", done.stderr)
+        installs = [n for n in self.noted() if n.startswith("apt-get install")]
+        self.assertTrue(installs[-1].endswith("--no-install-recommends libfmt-dev"), installs)
+        done = self.run_launcher("test", ABSENT="libgtest-dev", UNKNOWN="libgtest-dev")
+        self.assertEqual(done.returncode, 3)
+        self.assertIn("Unable to locate package libgtest-dev", done.stderr.splitlines()[-1])
+
+    def test_commands_do_without_what_only_tests_need(self):
+        done = self.run_launcher("list", ABSENT="libgtest-dev python3-xarray")
+        self.assertEqual(done.returncode, 7, done.stderr)
+        self.assertNotIn("installing", done.stderr)
+        done = self.run_launcher("test", ABSENT="libgtest-dev python3-xarray")
+        self.assertIn("installing libgtest-dev python3-xarray", done.stderr)
+
+    def test_builds_the_emulator_for_those_who_name_it(self):
+        for words, targets in (
+            (("verify",), "seqpar"),
+            (("verify", "--backend", "emulated"), "seqpar seqpar-emulated"),
+            (("verify", "--backend=emulated", "-x"), "seqpar seqpar-emulated"),
+        ):
+            self.run_launcher(*words)
+            build = [n for n in self.noted() if n.startswith("cmake --build")][0]
+            self.assertIn(f"--target {targets} --parallel", build)
+
+    def test_the_cuda_half_on_request_and_then_for_good(self):
+        self.run_launcher("list")
+        done = self.run_launcher("--with-cuda", "list")
+        self.assertEqual((done.returncode, done.stdout), (7, "<list>"))
+        self.assertIn("cmake --preset release -DSP_ENABLE_CUDA:STRING=ON", self.noted())
+        for words in (("list",), ("--with-cuda", "list")):
+            self.run_launcher(*words)
+            self.assertEqual([n for n in self.noted() if "--preset" in n], [])
+
+    def test_tells_what_the_cache_had(self):
+        compiled = "direct_cache_hit preprocessed_cache_hit cache_miss primary_storage_hit"
+        done = self.run_launcher("list", COMPILED=compiled)
+        self.assertIn("seqpar: 2 of 3 files came from the compiler's cache\n", done.stderr)
+
+    def test_install(self):
+        prefix = self.top / "a place"
+        done = self.run_launcher("install", "--prefix", str(prefix))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertTrue(done.stderr.endswith(f"installed {prefix}/bin/seqpar\n"), done.stderr)
+        build = self.top / "build/release"
+        self.assertIn(f"cmake --install {build} --prefix {prefix}", self.noted())
+        done = self.run_launcher("install", f"--prefix={prefix}", BROKEN_INSTALL="1")
+        self.assertEqual(done.returncode, 3)
+        self.assertIn("no room", done.stderr.splitlines()[-1])
+        for words in ((), ("--prefix",), ("there",)):
+            done = self.run_launcher("install", *words)
+            self.assertEqual((done.returncode, len(done.stderr.splitlines())), (2, 1))
+        done = self.run_launcher("install", "--prefix", "/proc/nowhere")
+        self.assertEqual((done.returncode, len(done.stderr.splitlines())), (3, 1), done.stderr)
+        self.assertEqual(self.run_launcher("install", "--help").returncode, 0)
+
+    def test_what_cmake_refuses_is_one_line(self):
+        said = "CMake Error at a.cmake:3 (message):\n  No such\n  thing\n\n\nelse\n"
+        done = self.run_launcher("list", BROKEN=said)
+        self.assertEqual(done.returncode, 3)
+        self.assertIn("the build failed: No such thing; the whole log", done.stderr)
+        self.assertNotIn("else", done.stderr)
+
+    def test_a_full_disk_is_named(self):
+        done = self.run_launcher("list", BROKEN="fatal error: No space left on device")
+        self.assertEqual(done.returncode, 3)
+        self.assertIn("the build failed: no space left on device", done.stderr.splitlines()[-1])
+
     def test_a_failed_build_shows_its_log(self):
         for environment, said in (
-            ({"BROKEN": "1"}, "no such library"),
+            ({"BROKEN": "no such library"}, "no such library"),
             ({"BROKEN_SOURCE": "1"}, "error: expected ';'"),
         ):
             with self.subTest(said):

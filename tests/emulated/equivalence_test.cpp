@@ -35,7 +35,8 @@ TEST_P(EmulatedEquivalence, HoldsOnRandomProblems) {
   VerifyOptions options;
   options.algorithms = {algorithm};
   options.pins.ranks = {1, 2, 3, 4, 5, 6};
-  options.pins.most_heads = 6;  // a multiple of any number of ranks, and groups; the grid has the rest
+  options.pins.most_heads =
+      6;  // a multiple of any number of ranks, and groups; the grid has the rest
   options.pins.dtype = dtype;
   options.seed = 5;
   options.per_module = modules_of(*algorithm).front().has_value();

@@ -1,7 +1,6 @@
 // The papers' tables: every file of data/papers reads strictly and is listed; a
 // table that is not as it should be is refused with its line.
 // SPDX-License-Identifier: Apache-2.0
-#include "harness/config/shipped.hpp"
 #include "harness/papers/paper_table.hpp"
 
 #include <gtest/gtest.h>
@@ -13,6 +12,7 @@
 #include <regex>
 #include <set>
 
+#include "harness/config/shipped.hpp"
 #include "reference/problem/error.hpp"
 #include "tests/support/files.hpp"
 

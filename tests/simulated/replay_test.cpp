@@ -1,6 +1,5 @@
 // Verdicts of rows and of items, the registry, and how an item is run.
 // SPDX-License-Identifier: Apache-2.0
-#include "harness/config/shipped.hpp"
 #include "harness/papers/replay.hpp"
 
 #include <gtest/gtest.h>
@@ -10,6 +9,7 @@
 #include <fstream>
 #include <set>
 
+#include "harness/config/shipped.hpp"
 #include "reference/problem/error.hpp"
 #include "tests/support/files.hpp"
 
