@@ -1,5 +1,5 @@
-// What a subcommand says of its words: a narrow face of CLI11, whose header costs 8 s of compilation in every file that
-// includes it. Only command_line.cpp and seqpar.cpp do.
+// What a subcommand says of its words: a narrow face of CLI11, whose header costs 8 s of compilation
+// in every file that includes it. Only command_line.cpp and seqpar.cpp do.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -1,5 +1,6 @@
-// The back-end `emulated`, which most commands do without: it is a program of its own, `seqpar-emulated`, the same
-// command with the emulator and the GPU half linked in. The plain program hands over to it.
+// The back-end `emulated`, which most commands do without: it is a program of its own,
+// `seqpar-emulated`, the same command with the emulator and the GPU half linked in. The plain program
+// hands over to it.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -1,4 +1,5 @@
-// The files that come with the program: platforms, papers' tables, configurations of replays, the report's script.
+// The files that come with the program: platforms, papers' tables, configurations of replays, the
+// report's script.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -21,7 +21,9 @@ if [[ $1 == --preset || $1 == --fresh ]]; then
   if [[ -n ${BROKEN:-} ]]; then echo "$BROKEN"; exit 1; fi
   mkdir -p build/release/experiments
   echo "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" >build/release/CMakeCache.txt
-  for word in "$@"; do if [[ $word == -D* ]]; then echo "${word#-D}" >>build/release/CMakeCache.txt; fi; done
+  for word in "$@"; do
+    if [[ $word == -D* ]]; then echo "${word#-D}" >>build/release/CMakeCache.txt; fi
+  done
   touch build/release/build.ninja
 elif [[ $1 == --install ]]; then
   if [[ -n ${BROKEN_INSTALL:-} ]]; then echo "no room"; exit 1; fi
@@ -199,7 +201,7 @@ class Launcher(unittest.TestCase):
         self.assertEqual(self.run_launcher("install", "--help").returncode, 0)
 
     def test_what_cmake_refuses_is_one_line(self):
-        said = "CMake Error at a.cmake:3 (message):\n  No such\n  thing\n\n\nelse\n"
+        said = "CMake Error at a.cmake:3 (message):\n  No such\n  thing\nCall Stack:\n  else\n"
         done = self.run_launcher("list", BROKEN=said)
         self.assertEqual(done.returncode, 3)
         self.assertIn("the build failed: No such thing; the whole log", done.stderr)
