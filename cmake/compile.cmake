@@ -4,8 +4,8 @@
 #   fast   fully optimised: kernels, references, the emulator, everything that runs for long
 #   plain  hardly optimised: nothing there takes long
 #   test   the same, with GoogleTest
-#   json   the same, with the JSON library; not optimised at all in sanitized builds, which halves their compilation and
-#          would make the oracles of tests ten times as slow
+#   json   the same, with the JSON library; not optimised at all in sanitized builds, which halves their compilation, but
+#          would slow the oracles of tests down
 # Every kind has its precompiled header: what its sources include most, parsed once instead of in every file. The thread
 # sanitizer's tree and the header checks do without, so that every file still includes what it uses.
 # SPDX-License-Identifier: Apache-2.0
