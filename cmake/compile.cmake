@@ -1,7 +1,7 @@
 # How fast targets are compiled, and how fast what comes out is.
 #
 # sp_compiled_as(KIND target...)
-#   fast   fully optimised: kernels, references, the emulator, everything that runs for long
+#   fast   fully optimised, in sanitized builds nearly: kernels, the emulator, everything that runs for long
 #   plain  hardly optimised: nothing there takes long
 #   test   the same, with GoogleTest
 #   json   the same, with the JSON library; not optimised at all in sanitized builds, which halves their compilation, but
@@ -22,6 +22,9 @@ function(sp_compiled_as kind)
   set(speed)
   if(NOT kind STREQUAL fast)
     set(speed $<$<CONFIG:Release>:-O1>)
+  endif()
+  if(kind STREQUAL fast)
+    set(speed $<$<CONFIG:Debug>:-O2>)
   endif()
   if(kind STREQUAL json)
     list(APPEND speed $<$<CONFIG:Debug>:-O0>)
