@@ -88,11 +88,15 @@ inline std::vector<std::optional<Module>> modules_of(const Algorithm& algorithm)
   return {served.begin(), served.end()};
 }
 
-inline std::vector<Subject> subjects() {
-  std::vector<Subject> all;
-  for (const Algorithm* algorithm : algorithms()) {
-    for (const auto module : modules_of(*algorithm)) all.push_back({algorithm, module});
-  }
+// Found once: every test is a process, which asks for them before it knows whether it needs them.
+inline const std::vector<Subject>& subjects() {
+  static const std::vector<Subject> all = [] {
+    std::vector<Subject> found;
+    for (const Algorithm* algorithm : algorithms()) {
+      for (const auto module : modules_of(*algorithm)) found.push_back({algorithm, module});
+    }
+    return found;
+  }();
   return all;
 }
 
