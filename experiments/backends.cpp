@@ -75,7 +75,8 @@ const std::vector<BackendInfo>& backends() {
       {"mpi", "one rank per process, started by mpirun", kNoMpi},
       {"cuda", "one GPU per rank, NCCL; ranks are threads, or processes under mpirun", kNoCuda},
       {"emulated", "the CUDA and NCCL half, executed and checked on the CPU", emulator_absence()},
-      {"sim", "ranks of a simulated cluster, which compute on the CPU", ""}};
+      {"sim", "ranks of a simulated cluster, which compute on the CPU", ""},
+      {"ledger", "of verify: threads whose kernels keep books of all pairs, without rounding", ""}};
   return all;
 }
 
@@ -103,6 +104,11 @@ std::unique_ptr<Backend> make_backend(const std::string& name, std::chrono::mill
   if (name == "emulated") return make_emulated_backend(time_limit, command.words);
   if (name == "sim") {
     return make_sim_backend(find_platform(platform.empty() ? kDefaultPlatform : platform));
+  }
+  if (name == "ledger") {
+    throw Error(ErrorKind::kUsage,
+                "back-end ledger proves and computes no numbers; allowed: seqpar verify --backend "
+                "ledger");
   }
   throw Error(
       ErrorKind::kUsage,

@@ -108,7 +108,7 @@ int list_text() {
 
 // The status table of README.md. It tells what the project has, whatever this build left out.
 int list_markdown() {
-  constexpr std::array kColumns{"thread", "mpi", "cuda", "emulated", "sim"};
+  constexpr std::array kColumns{"thread", "mpi", "cuda", "emulated", "sim", "ledger"};
   std::string head = "| algorithm | reference |", rule = "| --- | --- |";
   std::string cells = " checked |";
   for (const char* column : kColumns) {

@@ -9,6 +9,7 @@
 #include "experiments/arguments.hpp"
 #include "experiments/backends.hpp"
 #include "experiments/progress.hpp"
+#include "experiments/verify_ledger.hpp"
 #include "harness/results/run_file.hpp"
 #include "harness/run/verify.hpp"
 #include "reference/problem/error.hpp"
@@ -168,11 +169,34 @@ void print_json(const VerificationTable& table, const std::vector<AlgorithmRepor
   fmt::print("{}\n", out.dump(2));
 }
 
+constexpr const char* kLedger = "ledger";
+
+// Proofs draw their own problems: 1..64 ranks if none are named.
+int verify_by_ledger(const Options& o, const Command& command) {
+  std::string pinned;
+  pins_of(o, pinned);
+  const std::string ranks = o.ranks.empty() ? "" : " --ranks " + o.ranks;
+  if (pinned != ranks || o.forward_only || o.checked || o.chaos || o.only_case ||
+      !o.platform.empty()) {
+    throw Error(ErrorKind::kUsage,
+                "back-end ledger proves problems of its own, forward and backward; allowed with "
+                "it: --algorithm, --family, --ranks, --timeout, --out, --json");
+  }
+  LedgerOptions options;
+  options.proofs.algorithms = chosen_algorithms(o);
+  options.proofs.ranks = parse_ranks(o.ranks.empty() ? "1..64" : o.ranks);
+  options.time_limit = std::chrono::milliseconds(static_cast<std::int64_t>(o.time_limit_s * 1000));
+  options.json = o.json;
+  options.out = o.out;
+  return verify_by_ledger(options, command);
+}
+
 int verify_command(const Options& o, Command& command) {
   constexpr std::int64_t kMostCases = 1'000'000'000;  // CLI11 turns larger numbers into 2^63 - 1
   if (o.cases < 1 || o.cases > kMostCases)
     throw Error(ErrorKind::kUsage,
                 fmt::format("--cases {} is impossible; allowed: 1..{}", o.cases, kMostCases));
+  if (o.backend == kLedger) return verify_by_ledger(o, command);
   VerifyOptions options;
   options.algorithms = chosen_algorithms(o);
   options.per_module = o.module == "all" || (o.module.empty() && !o.family.empty());
@@ -256,7 +280,8 @@ void add_verify(const CommandLine& app, Command& command) {
   sub.option("--algorithm", o->algorithm, "Ids, comma-separated, or all").show_default();
   sub.option("--family", o->family, "Only algorithms of this family; linear includes hybrid")
       .one_of({"softmax", "projected softmax", "linear", "hybrid"});
-  sub.option("--backend", o->backend, "thread, mpi, cuda, emulated or sim").show_default();
+  sub.option("--backend", o->backend, "thread, mpi, cuda, emulated, sim or ledger (exact)")
+      .show_default();
   sub.option("--platform", o->platform,
              "Of --backend sim: a name of `seqpar list` or a file (default dgx_a100)");
   sub.option("--ranks", o->ranks,
