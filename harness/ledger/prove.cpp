@@ -146,6 +146,8 @@ void prove_world(Backend& backend, const Rig& rig, Library& library, const World
       return;
     }
   }
+  proof.failure =
+      fmt::format("it refuses every problem on {} ranks, {} per node", world.size, world.node_size);
 }
 
 }  // namespace

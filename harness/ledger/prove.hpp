@@ -40,7 +40,8 @@ struct Proof {
 };
 
 // Of each world and round one problem: lengths below, at, around and far above the rank count, and
-// every term of the mask, in turn. progress(done, total) counts worlds.
+// every term of the mask, in turn. A world where an algorithm serves none of them is a failure.
+// progress(done, total) counts rank counts, rounds and algorithms.
 std::vector<Proof> prove(Backend& backend, const ProofOptions& options,
                          const std::function<void(std::int64_t, std::int64_t)>& progress = {});
 
