@@ -12,30 +12,6 @@ namespace {
 
 using std::int64_t;
 
-// Calls f(b, local query head, its number in the problem, local key head) for all heads of a block
-// whose operands are what they should be.
-template <class F>
-void for_each_head(const Books& books, const AttentionBlock& block, F&& f) {
-  expect_scale(block.scale, books.softmax_scale());
-  if (block.q.extent(0) == 0 || block.k.extent(0) == 0) return;
-  const std::vector<int64_t> queries = positions_of(block.q_tokens);
-  const std::vector<int64_t> keys = positions_of(block.k_tokens);
-  const int64_t group = block.q.extent(2) / block.k.extent(2);
-  for (int64_t b = 0; b < block.q.extent(1); ++b) {
-    for (int64_t g = 0; g < block.k.extent(2); ++g) {
-      const int64_t key_head = head_of(books, block.k, Operand::kKey, keys, b, g);
-      const int64_t value_head = head_of(books, block.v, Operand::kValue, keys, b, g);
-      for (int64_t h = g * group; h < (g + 1) * group; ++h) {
-        const int64_t head = head_of(books, block.q, Operand::kQuery, queries, b, h);
-        if (books.key_head_of(head) != key_head || key_head != value_head)
-          refuse(fmt::format("query head {} meets key head {} and value head {}", head, key_head,
-                             value_head));
-        f(b, h, head, g, queries, keys);
-      }
-    }
-  }
-}
-
 // Whose rows of d_out and out these are. In stacks nothing but both of them tells which token's.
 Place gradient_of(const Books& books, const Row& d_out, const Row& out, int64_t b, int64_t h) {
   const int64_t H = books.problem.shape.H;
@@ -57,14 +33,9 @@ Place gradient_of(const Books& books, const Row& d_out, const Row& out, int64_t 
 }  // namespace
 
 void LedgerKernels::do_attention(const AttentionBlock& block, const Partial& result) {
-  for (int64_t i = 0; i < block.q.extent(0); ++i) {
-    for (int64_t b = 0; b < block.q.extent(1); ++b) {
-      for (int64_t h = 0; h < block.q.extent(2); ++h) {
-        Row(result.out, i, b, h).write(Entry{});
-        Row(result.lse, i, b, h)[0] = lse_of({});
-      }
-    }
-  }
+  expect_scale(block.scale, books_.softmax_scale());
+  do_fill(result.out, 0);
+  do_fill(result.lse, lse_of({}));
   for_each_head(books_, block,
                 [&](int64_t b, int64_t h, int64_t head, int64_t,
                     const std::vector<int64_t>& queries, const std::vector<int64_t>& keys) {
@@ -151,6 +122,7 @@ void LedgerKernels::do_attention_backward(const AttentionBlock& block, const Ten
       Row(gradients.d_v, static_cast<int64_t>(j), b, g).add(d_v[j]);
     }
   };
+  expect_scale(block.scale, books_.softmax_scale());
   for_each_head(books_, block, head_rows);
 }
 

@@ -48,6 +48,13 @@ bool sees(const MaskTerms& mask, std::int64_t b, std::int64_t i, std::int64_t j)
   return ids[i] == ids[j];
 }
 
+void expect_heads(const Books& books, std::int64_t head, std::int64_t key_head,
+                  std::int64_t value_head) {
+  if (books.key_head_of(head) != key_head || key_head != value_head)
+    refuse(fmt::format("query head {} meets key head {} and value head {}", head, key_head,
+                       value_head));
+}
+
 void expect_scale(double scale, double expected) {
   if (scale != expected) refuse(fmt::format("scale {}, expected {}", scale, expected));
 }

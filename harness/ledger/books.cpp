@@ -104,11 +104,13 @@ HostTensor operands(Operand operand, int64_t B, int64_t N, int64_t heads, int64_
 }
 
 bool Books::is_out(const Row& row, int64_t b, int64_t head, int64_t n) const {
+  if (!has(b, head, n)) return false;
   return is_softmax(head / problem.shape.H) || adds_window() ? row.holds(out(b, head, n))
                                                              : row.holds(sums(b, head, n));
 }
 
 bool Books::is_d_q(const Row& row, int64_t b, int64_t head, int64_t n) const {
+  if (!has(b, head, n)) return false;
   return is_softmax(head / problem.shape.H) ? row.holds(d_q(b, head, n))
                                             : row.holds(sums(b, head, n));
 }

@@ -5,7 +5,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <optional>
 #include <vector>
 
 #include "harness/ledger/entries.hpp"
@@ -59,7 +58,13 @@ struct Books {
     const Shape& s = problem.shape;
     return query_head / s.H * s.G + query_head % s.H * s.G / s.H;
   }
-  // Whether a row is the complete out (of a window: its part), or the complete d_q, of query n.
+  bool has(std::int64_t b, std::int64_t head, std::int64_t n) const {  // such a query
+    const Shape& s = problem.shape;
+    return b >= 0 && b < s.B && head >= 0 && head < problem.layer_count() * s.H && n >= 0 &&
+           n < s.N;
+  }
+  // Whether a row is the complete out (of a window: its part), or the complete d_q, of query n. Data
+  // say which query: one that there is not has no rows.
   bool is_out(const Row& row, std::int64_t b, std::int64_t head, std::int64_t n) const;
   bool is_d_q(const Row& row, std::int64_t b, std::int64_t head, std::int64_t n) const;
 };

@@ -58,6 +58,7 @@ struct Entry {
     return static_cast<double>(total + column * count);
   }
 };
+
 // Row (i, b, h) of a tensor of f64, along its last axis.
 class Row {
  public:

@@ -62,7 +62,8 @@ void LedgerKernels::do_linear_output_backward(const Tensor& d_sums, const Tensor
     for (int64_t b = 0; b < d_out.extent(1); ++b) {
       for (int64_t h = 0; h < d_out.extent(2); ++h) {
         const Place place = read(Row(d_out, i, b, h), Operand::kGradient);
-        if (!Row(sums, i, b, h).holds(books_.sums(b, place.h, place.n)))
+        if (!books_.has(b, place.h, place.n) ||
+            !Row(sums, i, b, h).holds(books_.sums(b, place.h, place.n)))
           refuse(fmt::format("sums that are not those of the {}", describe(place)));
         const Row row(d_sums, i, b, h);
         for (int64_t c = 0; c < row.columns(); ++c) row[c] = encode(place, c);
@@ -162,14 +163,11 @@ void LedgerKernels::do_linear_d_decay(const LinearBlock& block, const Tensor& de
 void LedgerKernels::do_linear_apply_d_q(const LinearBlock& block, const Tensor& state,
                                         const Tensor& d_sums, const LinearGradients& gradients) {
   const Chunk chunk(books_, block);
-  const int64_t H = block.q.extent(2), SH = state.extent(2);
-  for (int64_t b = 0; b < block.q.extent(1) && chunk.tokens() > 0; ++b) {
-    for (int64_t h = 0; h < H; ++h) {
-      chunk.gradient_head(d_sums, b, h);
-      const Flow flow = read_state(state, b, h * SH / H);
-      for (int64_t i = 0; i < chunk.tokens(); ++i) add_d_q(gradients, i, b, h, flow);
-    }
-  }
+  for (int64_t b = 0; b < block.q.extent(1) && chunk.tokens() > 0; ++b)
+    for (int64_t h = 0; h < block.q.extent(2); ++h) chunk.gradient_head(d_sums, b, h);
+  chunk.for_each_query_of(state, false, [&](int64_t i, int64_t b, int64_t h, const Flow& flow) {
+    add_d_q(gradients, i, b, h, flow);
+  });
 }
 
 }  // namespace sp::ledger

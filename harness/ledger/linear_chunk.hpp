@@ -79,6 +79,23 @@ class Chunk {
     });
   }
 
+  // f(i, b, query head, what its query sees of a state alone); `borders`: the state crosses them on
+  // its way and is forgotten where a document begins, else every query sees it as it is.
+  template <class F>
+  void for_each_query_of(const Tensor& state, bool borders, F&& f) const {
+    const std::int64_t H = block_.q.extent(2), SH = state.extent(2);
+    for (std::int64_t b = 0; b < block_.q.extent(1); ++b) {
+      for (std::int64_t h = 0; h < H; ++h) {
+        if (tokens() > 0) query_head(b, h);
+        Flow flow = read_state(state, b, h * SH / H);
+        for (std::int64_t i = 0; i < tokens(); ++i) {
+          if (borders) step(flow, b, i);
+          f(i, b, h, flow);
+        }
+      }
+    }
+  }
+
  private:
   void check_queries(std::int64_t b, std::int64_t begin, std::int64_t end, std::int64_t key) const;
 

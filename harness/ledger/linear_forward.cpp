@@ -58,18 +58,10 @@ void LedgerKernels::do_linear_forward(const LinearBlock& block, const Tensor& be
 
 void LedgerKernels::do_linear_inter(const LinearBlock& block, const Tensor& before,
                                     const Tensor& sums) {
-  const Chunk chunk(books_, block);
-  const int64_t H = block.q.extent(2), SH = before.extent(2);
-  for (int64_t b = 0; b < block.q.extent(1); ++b) {
-    for (int64_t h = 0; h < H; ++h) {
-      if (chunk.tokens() > 0) chunk.query_head(b, h);
-      Flow flow = read_state(before, b, h * SH / H);
-      for (int64_t i = 0; i < chunk.tokens(); ++i) {
-        chunk.step(flow, b, i);
+  Chunk(books_, block)
+      .for_each_query_of(before, true, [&](int64_t i, int64_t b, int64_t h, const Flow& flow) {
         Row(sums, i, b, h).add(flow);
-      }
-    }
-  }
+      });
 }
 
 void LedgerKernels::do_linear_output(const Tensor& out, const Tensor& sums, double epsilon) {
@@ -89,15 +81,10 @@ void LedgerKernels::do_linear_output(const Tensor& out, const Tensor& sums, doub
 
 void LedgerKernels::do_linear_apply(const LinearBlock& block, const Tensor& state,
                                     const Tensor& sums) {
-  const Chunk chunk(books_, block);
-  const int64_t H = block.q.extent(2), SH = state.extent(2);
-  for (int64_t b = 0; b < block.q.extent(1); ++b) {
-    for (int64_t h = 0; h < H; ++h) {
-      if (chunk.tokens() > 0) chunk.query_head(b, h);
-      const Flow flow = read_state(state, b, h * SH / H);
-      for (int64_t i = 0; i < chunk.tokens(); ++i) Row(sums, i, b, h).add(flow);
-    }
-  }
+  Chunk(books_, block)
+      .for_each_query_of(state, false, [&](int64_t i, int64_t b, int64_t h, const Flow& flow) {
+        Row(sums, i, b, h).add(flow);
+      });
 }
 
 }  // namespace sp::ledger

@@ -41,6 +41,19 @@ bool are_queries(const Tensor& a) {
          Row(a, 0, 0, 0)[0] < encode({Operand::kKey, 0, 0, 0}, 0);  // names begin with the operand
 }
 
+// The key or value in a row of x, whose row of the projection is beside it.
+Place read_projected(const Tensor& x, const Tensor& projection, int64_t i, int64_t b, int64_t g) {
+  const Row row(x, i, b, g), matrix(projection, i, 0, 0);
+  const bool key = row[0] < encode({Operand::kValue, 0, 0, 0}, 0);  // names begin with the operand
+  const Place place = read(row, key ? Operand::kKey : Operand::kValue);
+  for (int64_t m = 0; m < matrix.columns(); ++m) {
+    const Operand operand = key ? Operand::kProjectionK : Operand::kProjectionV;
+    if (matrix[m] != encode({operand, 0, place.n, m}, 0))
+      refuse(fmt::format("the {} is projected by another token's row", describe(place)));
+  }
+  return place;
+}
+
 void expect(bool as_it_should_be, const Pair& pair, const char* what) {
   if (!as_it_should_be)
     refuse(fmt::format("query {} and key {} of head {}: {}", pair.i, pair.j, pair.h, what));
@@ -166,49 +179,31 @@ void LedgerKernels::do_scores_apply_transposed(const Tensor& out, const Tensor& 
 }
 
 void LedgerKernels::do_project(const Tensor& projected, const Tensor& projection, const Tensor& x) {
-  if (x.elements() == 0) return;
-  const bool keys = Row(x, 0, 0, 0)[0] < encode({Operand::kValue, 0, 0, 0}, 0);
-  for (int64_t i = 0; i < x.extent(0); ++i) {
-    for (int64_t b = 0; b < x.extent(1); ++b) {
-      for (int64_t g = 0; g < x.extent(2); ++g) {
-        const Place place = read(Row(x, i, b, g), keys ? Operand::kKey : Operand::kValue);
-        const Weights weights(keys ? Sum::kProjectK : Sum::kProjectV, b, place.h, place.n);
-        for (int64_t m = 0; m < projected.extent(0); ++m) {
-          const Operand matrix = keys ? Operand::kProjectionK : Operand::kProjectionV;
-          if (Row(projection, i, 0, 0)[m] != encode({matrix, 0, place.n, m}, 0))
-            refuse(fmt::format("the {} is projected by another token's row", describe(place)));
-          Row(projected, m, b, g).add(Entry{weights[m], 1});
-        }
-      }
-    }
-  }
+  for_each_row(Extents(x), [&](int64_t i, int64_t b, int64_t g) {
+    const Place place = read_projected(x, projection, i, b, g);
+    const Sum sum = place.operand == Operand::kKey ? Sum::kProjectK : Sum::kProjectV;
+    const Weights weights(sum, b, place.h, place.n);
+    for (int64_t m = 0; m < projected.extent(0); ++m)
+      Row(projected, m, b, g).add(Entry{weights[m], 1});
+  });
 }
 
 void LedgerKernels::do_project_backward(const Tensor& d_x, const Tensor& d_projection,
                                         const Tensor& d_projected, const Tensor& projection,
                                         const Tensor& x) {
-  if (x.elements() == 0) return;
-  const bool keys = Row(x, 0, 0, 0)[0] < encode({Operand::kValue, 0, 0, 0}, 0);
-  const Entries& complete = keys ? books_.d_k : books_.d_v;
-  for (int64_t i = 0; i < x.extent(0); ++i) {
-    for (int64_t b = 0; b < x.extent(1); ++b) {
-      for (int64_t g = 0; g < x.extent(2); ++g) {
-        const Place place = read(Row(x, i, b, g), keys ? Operand::kKey : Operand::kValue);
-        const Weights back(keys ? Sum::kUnprojectK : Sum::kUnprojectV, b, place.h, place.n);
-        const Weights own(keys ? Sum::kDProjectionK : Sum::kDProjectionV, b, place.h, place.n);
-        for (int64_t m = 0; m < d_projected.extent(0); ++m) {
-          const Operand matrix = keys ? Operand::kProjectionK : Operand::kProjectionV;
-          if (Row(projection, i, 0, 0)[m] != encode({matrix, 0, place.n, m}, 0))
-            refuse(fmt::format("the {} is projected by another token's row", describe(place)));
-          if (!Row(d_projected, m, b, g).holds(complete(b, place.h, m)))
-            refuse(
-                fmt::format("the gradient of projected row {} is not the sum over all queries", m));
-          Row(d_x, i, b, g).add(Entry{back[m], 1});
-          Row(d_projection, i, 0, 0)[m] += static_cast<double>(own[m]);
-        }
-      }
+  for_each_row(Extents(x), [&](int64_t i, int64_t b, int64_t g) {
+    const Place place = read_projected(x, projection, i, b, g);
+    const bool key = place.operand == Operand::kKey;
+    const Entries& complete = key ? books_.d_k : books_.d_v;
+    const Weights back(key ? Sum::kUnprojectK : Sum::kUnprojectV, b, place.h, place.n);
+    const Weights own(key ? Sum::kDProjectionK : Sum::kDProjectionV, b, place.h, place.n);
+    for (int64_t m = 0; m < d_projected.extent(0); ++m) {
+      if (!Row(d_projected, m, b, g).holds(complete(b, place.h, m)))
+        refuse(fmt::format("the gradient of projected row {} is not the sum over all queries", m));
+      Row(d_x, i, b, g).add(Entry{back[m], 1});
+      Row(d_projection, i, 0, 0)[m] += static_cast<double>(own[m]);
     }
-  }
+  });
 }
 
 }  // namespace sp::ledger
