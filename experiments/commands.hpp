@@ -31,6 +31,7 @@ void add_simulate(const CommandLine& app, Command& command);
 void add_calibrate(const CommandLine& app, Command& command);
 void add_compute(const CommandLine& app, Command& command);
 void add_check(const CommandLine& app, Command& command);
+void add_sensitivity(const CommandLine& app, Command& command);
 void add_reproduce(const CommandLine& app, Command& command);
 void add_compare(const CommandLine& app, Command& command);
 void add_report(const CommandLine& app, Command& command);

@@ -45,9 +45,9 @@ std::vector<AlgorithmReport> verify_headline(Command& command) {
 std::string store(const std::vector<AlgorithmReport>& reports, const SweepOptions& options) {
   VerificationTable table{{}, kSeed, options.command_line};
   for (const AlgorithmReport& report : reports) {
-    table.rows.push_back({report.algorithm->id, "thread", report.cases, report.skipped,
-                          report.worst.error, report.worst.limit, report.worst.ratio,
-                          report.passed()});
+    const Judgement worst = report.worst.highest();
+    table.rows.push_back({report.algorithm->id, "thread", report.cases, report.skipped, worst.error,
+                          worst.limit, worst.ratio, report.passed()});
   }
   const Environment environment = capture_environment_with_gpus();
   const std::string path = run_file_path(options.out_dir, environment, "verify-quick");
@@ -63,7 +63,7 @@ std::string verification_text(const std::vector<AlgorithmReport>& reports,
       "algorithm", "cases", "error/limit");
   for (const AlgorithmReport& report : reports) {
     text += fmt::format("  {:<20} {:>6} {:>11.3f}  {}\n", report.algorithm->id, report.cases,
-                        report.worst.ratio, report.passed() ? "ok" : "FAILED");
+                        report.worst.highest().ratio, report.passed() ? "ok" : "FAILED");
     if (report.failure) text += report.failure->message + "\n";
   }
   return text + fmt::format("# stored: {}\n\n", stored);
@@ -74,7 +74,7 @@ nlohmann::ordered_json verification_json(const std::vector<AlgorithmReport>& rep
   for (const AlgorithmReport& report : reports) {
     rows.push_back({{"id", report.algorithm->id},
                     {"cases", report.cases},
-                    {"worst_ratio", report.worst.ratio},
+                    {"worst_ratio", report.worst.highest().ratio},
                     {"passed", report.passed()}});
   }
   return rows;

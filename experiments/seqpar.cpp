@@ -86,8 +86,9 @@ int run(int argc, char** argv) {
   Command command;
   command.words.assign(argv, argv + argc);
   command.line = as_one_line(command.words);
-  for (const auto add : {add_list, add_verify, add_bench, add_simulate, add_calibrate, add_compute,
-                         add_check, add_reproduce, add_compare, add_report, add_env})
+  for (const auto add :
+       {add_list, add_verify, add_bench, add_simulate, add_calibrate, add_compute, add_check,
+        add_sensitivity, add_reproduce, add_compare, add_report, add_env})
     add(CommandLine(&app), command);
   for (CLI::App* sub : app.get_subcommands({})) {
     for (CLI::Option* option : sub->get_options()) {

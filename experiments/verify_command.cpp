@@ -117,8 +117,9 @@ VerificationTable table_of(const std::vector<AlgorithmReport>& reports, const Op
   VerificationTable table{{}, o.seed, command.line};
   for (const AlgorithmReport& r : reports) {
     if (!r.refusal.empty()) continue;
-    table.rows.push_back({row_name(r), o.backend, r.cases, r.skipped, r.worst.error, r.worst.limit,
-                          r.worst.ratio, r.passed()});
+    const Judgement worst = r.worst.highest();
+    table.rows.push_back({row_name(r), o.backend, r.cases, r.skipped, worst.error, worst.limit,
+                          worst.ratio, r.passed()});
   }
   return table;
 }
@@ -126,16 +127,17 @@ VerificationTable table_of(const std::vector<AlgorithmReport>& reports, const Op
 void print_text(const std::vector<AlgorithmReport>& reports, const Options& o) {
   fmt::print("# seqpar verify: back-end {}, seed {}, {}\n", o.backend, o.seed,
              o.forward_only ? "forward" : "forward and backward");
-  fmt::print("# {:<28} {:>6} {:>8} {:>12} {:>12} {:>9}  {:<15} {}\n", "algorithm", "cases",
-             "skipped", "worst error", "limit", "err/limit", "of tensor", "verdict");
+  fmt::print("# {:<28} {:>6} {:>8} {:>12} {:>12} {:>9} {:>7} {:<15} {}\n", "algorithm", "cases",
+             "skipped", "worst error", "limit", "err/limit", "beyond", "rounding: in", "verdict");
   std::size_t failed = 0, refused = 0;
   for (const AlgorithmReport& r : reports) {
     failed += r.passed() ? 0 : 1;
     refused += r.refusal.empty() ? 0 : 1;
     if (!r.refusal.empty()) continue;
-    fmt::print("  {:<28} {:>6} {:>8} {:>12.3g} {:>12.3g} {:>9.3f}  {:<15} {}\n", row_name(r),
-               r.cases, r.skipped, r.worst.error, r.worst.limit, r.worst.ratio,
-               r.worst.name.empty() ? "-" : r.worst.name,
+    const Judgement worst = r.worst.highest();
+    fmt::print("  {:<28} {:>6} {:>8} {:>12.3g} {:>12.3g} {:>9.3f} {:>7.3f} {:<15} {}\n",
+               row_name(r), r.cases, r.skipped, worst.error, worst.limit, worst.ratio, r.beyond,
+               r.beyond_of.empty() ? "-" : r.beyond_of,
                r.failure    ? "FAILED"
                : r.passed() ? "ok"
                             : "NOT RUN");
@@ -157,10 +159,12 @@ void print_json(const VerificationTable& table, const std::vector<AlgorithmRepor
                 const std::string& backend) {
   nlohmann::ordered_json out{{"command", table.command_line}, {"seed", table.seed}};
   for (const AlgorithmReport& r : reports) {
+    const Judgement worst = r.worst.highest();
     nlohmann::ordered_json row{
-        {"id", r.algorithm->id},        {"backend", backend},           {"cases", r.cases},
-        {"skipped", r.skipped},         {"worst_error", r.worst.error}, {"limit", r.worst.limit},
-        {"worst_ratio", r.worst.ratio}, {"worst_tensor", r.worst.name}, {"passed", r.passed()}};
+        {"id", r.algorithm->id},       {"backend", backend},           {"cases", r.cases},
+        {"skipped", r.skipped},        {"worst_error", worst.error},   {"limit", worst.limit},
+        {"worst_ratio", worst.ratio},  {"worst_tensor", r.worst.name}, {"passed", r.passed()},
+        {"beyond_rounding", r.beyond}, {"beyond_tensor", r.beyond_of}};
     if (r.module) row["module"] = name_of(*r.module);
     if (!r.refusal.empty()) row["refused"] = r.refusal;
     if (r.failure) row["failure"] = r.failure->message;

@@ -1,5 +1,5 @@
-// Verdicts: a result against the double reference, non-finite values first, then every element
-// against its limit.
+// Verdicts: a result against the double reference, non-finite values first, then every element, every
+// row and every tensor against its limit.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -10,6 +10,13 @@
 
 namespace sp {
 
+// An error against its limit: of an element, or the 2-norm over a row or a tensor.
+struct Judgement {
+  double error = 0, limit = 0;
+  double ratio = 0;   // error / limit, infinite where no number can say it
+  double beyond = 0;  // the same without the last rounding, of which either may be made
+};
+
 struct TensorVerdict {
   std::string name;
   std::int64_t elements = 0;
@@ -18,13 +25,26 @@ struct TensorVerdict {
   // The worst element: highest error over limit; a non-finite mismatch counts as infinite.
   std::int64_t worst = -1;  // flat index, -1: no elements
   double value = 0, expected = 0;
-  double error = 0, limit = 0, ratio = 0;
+  Judgement element;                // the worst one
   std::vector<std::int64_t> index;  // of the worst element
+  // Rows along the last axis, and all elements together, where the limits know them.
+  std::int64_t rows = 0, row_failures = 0;
+  Judgement row, whole;                 // the worst row
+  std::vector<std::int64_t> row_index;  // without the last axis
+  double row_size = 0, whole_size = 0;  // norms of the reference
+  // How far limits are used up beyond the last rounding: the highest of all elements, rows and the whole.
+  double beyond = 0;
+  // False: half of what is right would pass as well, so that passing says nothing.
+  bool decided = true;
+
+  bool passed() const { return failures == 0 && row_failures == 0 && whole.ratio <= 1; }
+  Judgement highest() const;  // of the worst element, the worst row and the whole
 };
 
 struct Verdict {
   std::vector<TensorVerdict> tensors;
   bool passed() const;
+  bool decided() const;
   const TensorVerdict* worst() const;  // highest ratio; null if there are no elements at all
 };
 

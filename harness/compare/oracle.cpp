@@ -2,13 +2,15 @@
 #include "harness/compare/oracle.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <future>
-#include <set>
+#include <limits>
+#include <thread>
 
 #include "harness/compare/linear_sizes.hpp"
-#include "harness/compare/naive.hpp"
 #include "harness/compare/stack_noise.hpp"
+#include "harness/generate/cases.hpp"
 #include "reference/attention.hpp"
 #include "reference/evaluate.hpp"
 #include "reference/linear_attention.hpp"
@@ -17,23 +19,16 @@
 namespace sp {
 namespace {
 
+// Multiply-adds of the plain reference. Above kMost it takes more than 10 s on one core, above kLittle the blocked double
+// side is faster.
+constexpr double kMost = 4e9, kLittle = 5e7;
+constexpr std::int64_t kSampledLinear = 64;
+
 double reference_work(const Problem& problem, bool backward) {
   const Shape& s = problem.shape;
   const double keys = static_cast<double>(problem.projected > 0 ? problem.projected : s.N);
   return static_cast<double>(s.B * s.H * problem.layer_count()) * static_cast<double>(s.N) * keys *
          static_cast<double>(s.D + s.E) * (backward ? 3.5 : 1);
-}
-
-// First, middle, last, and tokens spread by the golden ratio: no shard size has a stride in common
-// with it.
-std::vector<std::int64_t> sample(std::int64_t N) {
-  constexpr double kGolden = 0.6180339887498949;
-  std::set<std::int64_t> tokens{0, N / 2, N - 1};
-  for (int i = 1; static_cast<int>(tokens.size()) < kSampledTokens; ++i) {
-    const double fraction = std::fmod(kGolden * i, 1.0);
-    tokens.insert(static_cast<std::int64_t>(fraction * static_cast<double>(N)));
-  }
-  return {tokens.begin(), tokens.end()};
 }
 
 // Rows `tokens` of axis `axis` of a tensor.
@@ -64,42 +59,68 @@ void make_absolute(HostTensor& tensor) {
   });
 }
 
-// The limits of the softmax part that a window adds to Based.
-Limits window_limits(const Problem& problem, const Inputs& inputs, Operands operands) {
+// The softmax that a window adds to Based.
+SoftmaxTruth window_truth(const Problem& problem, const Inputs& inputs, Operands operands) {
   Problem window = problem;
   window.module.reset();
   window.epsilon = 0;
   window.scale = default_scale(problem.shape);
-  Limits limits = limits_for(window, inputs, reference::attention(window, inputs),
-                             naive_attention(window, inputs, operands), 1, false);
-  // As one number per tensor: the sizes of the linear part stand in their place.
-  for (Limit* limit : {&limits.out, &limits.d_q, &limits.d_k, &limits.d_v}) {
-    double most = 0;
-    for (std::int64_t i = 0; i < limit->sizes.size(); ++i)
-      most = std::max(most, limit->sizes.at(i));
-    limit->absolute += limit->per_size * most;
-  }
-  return limits;
+  return softmax_truth(window, inputs, operands);
 }
 
 }  // namespace
 
-Oracle::Oracle(const Problem& problem, const Inputs& inputs, bool exact_case, Operands operands)
-    : problem_(problem), inputs_(inputs), exact_case_(exact_case), operands_(operands) {
-  const bool large = reference_work(problem, !inputs.d_out.absent()) > kMostReferenceWork;
-  if (large && problem.family() != Family::kProjectedSoftmax) tokens_ = sample(problem.shape.N);
-  if (problem.module) {
-    prepare_linear();
-  } else if (sampled()) {
-    exact_ = reference::attention_rows(problem, inputs, tokens_);
-  } else {
-    exact_ = reference::attention(problem, inputs);
-    naive_ = naive_attention(problem, inputs, operands);
+double seconds_of_truth(const Problem& problem, bool backward) {
+  const Shape& s = problem.shape;
+  const Mask& mask = problem.mask;
+  const auto N = static_cast<double>(s.N);
+  const double reach = mask.window > 0 ? std::min(N, static_cast<double>(mask.window)) : N;
+  const double pairs = static_cast<double>(s.B * s.H) * reach *
+                       (mask.causal ? N - reach / 2 : std::min(N, 2 * reach));
+  const auto work = [](double count, const Shape& shape, bool back) {
+    return count * static_cast<double>((back ? 9 : 2) * shape.D + (back ? 6 : 2) * shape.E);
+  };
+  Case small;
+  small.problem.shape = {1, 512, std::max(1, static_cast<int>(std::thread::hardware_concurrency())),
+                         1, 64,  64};
+  const Inputs inputs = make_inputs(small);
+  double best = std::numeric_limits<double>::infinity();
+  for (int repetition = 0; repetition < 2; ++repetition) {
+    const auto begin = std::chrono::steady_clock::now();
+    softmax_truth(small.problem, inputs, Operands::kAccumulator);
+    best = std::min(
+        best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
+  const double small_pairs = 512.0 * 512 * static_cast<double>(small.problem.shape.H);
+  return best * work(pairs, s, backward) / work(small_pairs, small.problem.shape, true);
 }
 
-void Oracle::prepare_linear() {
+Oracle::Oracle(const Problem& problem, const Inputs& inputs, bool exact_case, Operands operands,
+               const Sampling& sampling)
+    : problem_(problem), inputs_(inputs), exact_case_(exact_case), operands_(operands) {
+  if (problem.module) {
+    prepare_linear(sampling);
+    return;
+  }
+  const bool backward = !inputs.d_out.absent();
+  const double plain = reference_work(problem, backward);
+  if (problem.family() == Family::kSoftmax && !sampling.everything &&
+      (sampling.tokens > 0 ||
+       (plain > kMost && seconds_of_truth(problem, backward) > sampling.seconds)))
+    tokens_ = sample_tokens(problem, sampling.tokens > 0 ? sampling.tokens : kSampledTokens,
+                            sampling.ranks);
+  if (std::ssize(tokens_) == problem.shape.N) tokens_.clear();
+  softmax_ = sampled() ? softmax_truth(problem, inputs, tokens_, operands)
+                       : softmax_truth(problem, inputs, operands);
+  if (!sampled() && plain < kLittle) softmax_.exact = reference::attention(problem, inputs);
+  exact_ = softmax_.exact;
+}
+
+void Oracle::prepare_linear(const Sampling& sampling) {
   const bool stack = problem_.family() == Family::kHybrid;
+  if (reference_work(problem_, !inputs_.d_out.absent()) > kMost && !sampling.everything)
+    tokens_ = sample_tokens(problem_, sampling.tokens > 0 ? sampling.tokens : kSampledLinear,
+                            sampling.ranks);
   if (sampled()) {
     if (stack || is_normalised(*problem_.module) || !problem_.mask.causal) {
       throw Error(
@@ -126,75 +147,44 @@ void Oracle::prepare_linear() {
     return;
   }
   sizes_ = linear_sizes(problem_, inputs_, exact_);
-  if (problem_.mask.window > 0) window_ = window_limits(problem_, inputs_, operands_);
+  if (problem_.mask.window > 0) window_ = window_truth(problem_, inputs_, operands_);
 }
 
 Limits Oracle::limits(int roundings) const {
-  if (problem_.family() == Family::kHybrid) return stack_limits_for(problem_, sizes_);
-  if (problem_.family() == Family::kLinear) {
-    Limits limits = linear_limits_for(problem_, sizes_, exact_case_);
-    limits.out.absolute += window_.out.absolute;
-    limits.d_q.absolute += window_.d_q.absolute;
-    limits.d_k.absolute += window_.d_k.absolute;
-    limits.d_v.absolute += window_.d_v.absolute;
-    return limits;
-  }
-  return limits_for(problem_, inputs_, exact_, naive_, roundings, exact_case_);
+  if (problem_.family() == Family::kHybrid) return stack_limits(problem_, sizes_);
+  if (problem_.family() == Family::kLinear)
+    return linear_limits(problem_, sizes_, window_ ? &*window_ : nullptr, exact_case_);
+  return softmax_limits(problem_, softmax_, roundings, exact_case_);
 }
 
 Verdict Oracle::judge(const Outputs& result, int roundings) const {
-  if (sampled() && problem_.module) return judge_sampled_linear(result);
   if (sampled()) return judge_sampled(result, roundings);
-  return compare(result, exact_, limits(roundings), problem_.dtype);
+  return judge_rows(result, roundings);
 }
 
-// The verdict's rows as tokens of the whole.
-Verdict Oracle::in_whole(Verdict verdict) const {
-  for (TensorVerdict& tensor : verdict.tensors) {
-    if (tensor.worst < 0) continue;
-    std::int64_t& token = tensor.index[tensor.name == "lse" ? 2 : 1];
-    token = tokens_[static_cast<std::size_t>(token)];
-  }
-  return verdict;
+Verdict Oracle::judge_rows(const Outputs& rows, int roundings) const {
+  return compare(rows, exact_, limits(roundings), problem_.dtype);
 }
 
 // Gradients of decays are sums over all tokens: not sampled.
-Verdict Oracle::judge_sampled_linear(const Outputs& result) const {
-  Outputs rows;
-  rows.out = rows_of(result.out, 1, tokens_);
-  rows.d_q = rows_of(result.d_q, 1, tokens_);
-  rows.d_k = rows_of(result.d_k, 1, tokens_);
-  rows.d_v = rows_of(result.d_v, 1, tokens_);
-  return in_whole(compare(rows, exact_, limits(1), problem_.dtype));
-}
-
 Verdict Oracle::judge_sampled(const Outputs& result, int roundings) const {
-  // Query rows are exact on their own; key rows use the out and lse under test, whose rows have
-  // just been judged.
-  Outputs exact = exact_;
-  if ((!result.d_k.absent() || !result.d_v.absent()) &&
-      (result.lse.absent() || result.out.absent())) {
-    throw Error(ErrorKind::kUsage,
-                "at this length d_k and d_v can be checked only together with out and lse");
-  }
-  const bool keys = !result.d_k.absent() || !result.d_v.absent();
-  if (keys) {
-    Outputs key_rows =
-        reference::attention_key_rows(problem_, inputs_, result.out, result.lse, tokens_);
-    exact.d_k = std::move(key_rows.d_k);
-    exact.d_v = std::move(key_rows.d_v);
-  }
   Outputs rows;
   rows.out = rows_of(result.out, 1, tokens_);
   rows.lse = rows_of(result.lse, 2, tokens_);
   rows.d_q = rows_of(result.d_q, 1, tokens_);
-  if (keys) {
-    rows.d_k = rows_of(result.d_k, 1, tokens_);
-    rows.d_v = rows_of(result.d_v, 1, tokens_);
+  rows.d_k = rows_of(result.d_k, 1, tokens_);
+  rows.d_v = rows_of(result.d_v, 1, tokens_);
+  Verdict verdict = judge_rows(rows, roundings);
+  // Its rows as tokens of the whole.
+  for (TensorVerdict& tensor : verdict.tensors) {
+    if (tensor.worst < 0) continue;
+    const auto in_whole = [&](std::int64_t& token) {
+      token = tokens_[static_cast<std::size_t>(token)];
+    };
+    in_whole(tensor.index[tensor.name == "lse" ? 2 : 1]);
+    if (tensor.name != "lse" && tensor.row_index.size() > 1) in_whole(tensor.row_index[1]);
   }
-  const Limits limits =
-      sampled_limits_for(problem_, inputs_, exact, roundings, exact_case_, operands_);
-  return in_whole(compare(rows, exact, limits, problem_.dtype));
+  return verdict;
 }
 
 }  // namespace sp

@@ -3,10 +3,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "harness/compare/compare.hpp"
-#include "harness/compare/naive.hpp"
+#include "harness/compare/sample.hpp"
 
 namespace sp {
 
@@ -15,19 +16,22 @@ class Oracle {
   // exact_case: the inputs are such that every result is known bit for bit.
   // operands: of the kernels that will be judged.
   Oracle(const Problem& problem, const Inputs& inputs, bool exact_case,
-         Operands operands = Operands::kAccumulator);
+         Operands operands = Operands::kAccumulator, const Sampling& sampling = {});
 
+  const Problem& problem() const { return problem_; }
   bool sampled() const { return !tokens_.empty(); }
   const std::vector<std::int64_t>& tokens() const { return tokens_; }  // sampled ones, in order
 
   // result: any subset of the tensors, in global token order. Index and worst element refer to the
   // whole tensors.
   Verdict judge(const Outputs& result, int roundings) const;
+  // The same of results that hold the compared tokens only, like exact().
+  Verdict judge_rows(const Outputs& rows, int roundings) const;
+  const Outputs& exact() const { return exact_; }
 
  private:
-  void prepare_linear();
+  void prepare_linear(const Sampling& sampling);
   Verdict judge_sampled(const Outputs& result, int roundings) const;
-  Verdict judge_sampled_linear(const Outputs& result) const;
   Verdict in_whole(Verdict verdict) const;
   Limits limits(int roundings) const;
 
@@ -37,14 +41,12 @@ class Oracle {
   Operands operands_;
   std::vector<std::int64_t> tokens_;
   Outputs exact_;
-  NaiveOutputs naive_;  // softmax families
-  Outputs sizes_;       // linear attention: see linear_sizes.hpp; hybrid stacks: stack_noise.hpp
-  Limits window_;       // of the window part of Based
+  SoftmaxTruth softmax_;  // softmax families
+  Outputs sizes_;         // linear attention: see linear_sizes.hpp; hybrid stacks: stack_noise.hpp
+  std::optional<SoftmaxTruth> window_;  // of Based
 };
 
-// Above this many multiply-adds the reference is sampled: about 10 s of the double reference on one
-// core.
-constexpr double kMostReferenceWork = 4e9;
-constexpr int kSampledTokens = 24;
+// How long the whole truth is thought to take on this machine, by the speed of a small one.
+double seconds_of_truth(const Problem& problem, bool backward);
 
 }  // namespace sp

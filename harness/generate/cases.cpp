@@ -6,12 +6,15 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "harness/generate/values.hpp"
 #include "reference/problem/error.hpp"
 
 namespace sp {
 namespace {
+
+constexpr double kLong = 300;  // tokens of the shortest long case
 
 // The raw numbers of a case; every one shrinks toward 0.
 struct Draw {
@@ -70,6 +73,24 @@ std::int64_t length_of(const Draw& d, int ranks) {
     default:
       return d.length;
   }
+}
+
+// One case in twelve: so long that every rank has several tiles of a kernel.
+bool is_long(const Draw& d, const Pins& pins) {
+  return d.length_kind == 3 && d.length >= 10 && d.length % 5 >= 3 && !pins.tokens &&
+         static_cast<double>(pins.longest) >= kLong;
+}
+
+// Evenly over the logarithms of 300 to 5000 tokens, and no more than the reference does in a moment: the blocked double
+// side of softmax, or plain loops over the pairs of linear attention, once or, in a stack, many times.
+std::int64_t long_length(const Draw& d, const Pins& pins, const Shape& s, Family family) {
+  const bool softmax = family == Family::kSoftmax || family == Family::kProjectedSoftmax;
+  const double most_work = family == Family::kHybrid ? 2e7 : softmax ? 2e9 : 1e8;
+  const auto per_pair = static_cast<double>(s.H * (s.D + s.E));
+  // The limits of linear attention take worst cases for what random walks do: they were fitted up to here.
+  const double longest = softmax ? static_cast<double>(pins.longest) : 500;
+  const double wanted = kLong * std::pow(longest / kLong, d.length / 69.0);
+  return static_cast<std::int64_t>(std::min(wanted, std::sqrt(most_work / per_pair)));
 }
 
 // Packed documents of uneven lengths; ids are not sorted, and in one of three cases they repeat.
@@ -151,9 +172,13 @@ Case build(const Draw& d, const Pins& pins, Family family) {
   const int P = drawn.world.size;
   s.B = pins.batch.value_or(pick(std::array{1, 1, 2, 0}, d.batch));
   s.N = pins.tokens.value_or(length_of(d, P));
+  const bool longer = is_long(d, pins);
+  if (longer && !pins.batch) s.B = 1;
+  const std::int64_t most_heads =
+      longer ? std::min<std::int64_t>(pins.most_heads, 4) : pins.most_heads;
   const int unit = d.divisible == 1 && P <= 9 ? P : 1;
   const auto units = [&](std::int64_t wanted, std::int64_t size) {
-    return size * std::clamp<std::int64_t>(pins.most_heads / size, 1, wanted);
+    return size * std::clamp<std::int64_t>(most_heads / size, 1, wanted);
   };
   s.G = pins.kv_heads.value_or(units(1 + d.key_heads, unit));
   if (!pins.kv_heads && pins.heads && *pins.heads % s.G != 0) s.G = 1;
@@ -169,7 +194,11 @@ Case build(const Draw& d, const Pins& pins, Family family) {
       pins.dtype.value_or(pick(std::array{DType::kF32, DType::kBF16, DType::kF32, DType::kBF16,
                                           DType::kF64, DType::kF16, DType::kF32, DType::kBF16},
                                d.dtype));
-  if (problem.dtype == DType::kF64 && !pins.dtype && !pins.f64) problem.dtype = DType::kF32;
+  if (longer) s.N = long_length(d, pins, s, family);
+  // In long sums the reference of linear attention rounds more than a blocked algorithm in f64.
+  const bool f64 =
+      pins.f64 && !(longer && (family == Family::kLinear || family == Family::kHybrid));
+  if (problem.dtype == DType::kF64 && !pins.dtype && !f64) problem.dtype = DType::kF32;
   drawn.values = pins.values.value_or(pick(
       std::array{Values::kNormal, Values::kDominant, Values::kNormal, Values::kNormal,
                  Values::kHugeScores, Values::kIdenticalKeys, Values::kNormal, Values::kConstantV,

@@ -2,7 +2,8 @@
 //
 // A case is small numbers only; its tensors follow from them and the value seed, so shrinking works
 // on shapes, ranks and mask terms, toward the smallest. Drawn lengths include 0, 1, P-1, P, P+1,
-// multiples of P give or take one, primes and the borders of SIMD tiles.
+// multiples of P give or take one, primes and the borders of SIMD tiles; one case in twelve is long, up
+// to 5000 tokens, so that every rank has several tiles.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -65,6 +66,7 @@ struct Pins {
   std::optional<Values> values;
   int most_ranks = 1 << 20;        // of the back-end
   std::int64_t most_heads = 1024;  // drawn query heads, where more cost time and show nothing new
+  std::int64_t longest = 5000;     // drawn length
   bool f64 = true;                 // false: the back-end does not know it, f32 is drawn instead
 };
 

@@ -28,6 +28,7 @@ std::vector<MutantVerdict> hunt(Backend& backend, const Rig& rig, const Mutant& 
     SP_CHECK(options.algorithms.front() != nullptr,
              std::string("a mutant names no algorithm: ") + id);
     options.pins = mutant.pins;
+    options.pins.longest = 0;  // time limits of this hunt are short
     options.cases = most_cases;
     options.seed = seed;
     options.most_shrinks = 0;

@@ -128,8 +128,8 @@ void judge(const Oracle& oracle, const Outputs& outputs, std::int64_t head, Real
   const double before = row.worst_ratio.empty()
                             ? -1
                             : *std::max_element(row.worst_ratio.begin(), row.worst_ratio.end());
-  row.worst_ratio.push_back(worst == nullptr ? 0 : worst->ratio);
-  if (worst != nullptr && !(worst->ratio <= before))
+  row.worst_ratio.push_back(worst == nullptr ? 0 : worst->highest().ratio);
+  if (worst != nullptr && !(worst->highest().ratio <= before))
     row.worst = "head " + std::to_string(head) + ": " + describe(*worst);
 }
 

@@ -8,7 +8,7 @@
 #include <memory>
 #include <optional>
 
-#include "harness/compare/naive.hpp"
+#include "harness/compare/softmax_truth.hpp"
 #include "optimized/comm/communicator.hpp"
 #include "optimized/kernels/cpu/cpu_memory.hpp"
 #include "optimized/kernels/kernels.hpp"
@@ -56,6 +56,9 @@ class Backend {
   // Of its kernels: how they multiply probabilities, and whether they know f64.
   virtual Operands operands() const { return Operands::kAccumulator; }
   virtual bool knows_f64() const { return true; }
+  virtual std::int64_t longest() const {
+    return 5000;
+  }  // length of a problem that it does in a moment
   // Runs the body on ranks 0..ranks-1; collective over the processes of the back-end. Throws the
   // first failure.
   virtual void run(int ranks, const Rig& rig, const std::function<void(Machine&)>& body) = 0;

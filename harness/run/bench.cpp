@@ -261,9 +261,10 @@ bool passes_check(Backend& backend, const Algorithm& algorithm, const Case& draw
   const CaseReport report =
       check_case(backend, options.rig, algorithm, fits ? small : drawn, options.backward);
   if (const TensorVerdict* worst = report.verdict.worst(); worst != nullptr) {
-    row.max_error = worst->error;
-    row.limit = worst->limit;
-    row.worst_ratio = worst->ratio;
+    const Judgement highest = worst->highest();
+    row.max_error = highest.error;
+    row.limit = highest.limit;
+    row.worst_ratio = highest.ratio;
   }
   row.status = report.message.empty() ? RowStatus::kOk : RowStatus::kFailed;
   row.reason = report.message;

@@ -20,6 +20,7 @@ namespace {
 #ifdef SP_EMULATOR
 constexpr const char* kName = "emulated";
 constexpr bool kSurvivesFailure = true;
+constexpr std::int64_t kLongest = 130;  // it executes every thread of a kernel one after the other
 
 // The first fault since the last call; devices are as new.
 std::string clean_up(int ranks, bool failed) {
@@ -41,6 +42,7 @@ std::string clean_up(int ranks, bool failed) {
 #else
 constexpr const char* kName = "cuda";
 constexpr bool kSurvivesFailure = false;
+constexpr std::int64_t kLongest = 5000;
 std::string clean_up(int, bool) { return {}; }
 #endif
 
@@ -51,6 +53,7 @@ class GpuBackend final : public Backend {
   int most_ranks() const override { return device_count(); }
   Operands operands() const override { return Operands::kStorage; }
   bool knows_f64() const override { return false; }
+  std::int64_t longest() const override { return kLongest; }
   void run(int ranks, const Rig& rig, const std::function<void(Machine&)>& body) override;
   bool survives_failure() const override { return kSurvivesFailure; }
   bool leads() const override { return true; }

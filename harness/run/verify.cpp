@@ -127,8 +127,13 @@ void meet(Backend& backend, const VerifyOptions& options, Pins pins, std::uint64
       what = result.message;
       return true;
     }
+    for (const TensorVerdict& tensor : result.verdict.tensors) {
+      if (!(tensor.beyond > report.beyond)) continue;
+      report.beyond = tensor.beyond;
+      report.beyond_of = tensor.name;
+    }
     const TensorVerdict* worst = result.verdict.worst();
-    const bool higher = worst != nullptr && worst->ratio > report.worst.ratio;
+    const bool higher = worst != nullptr && worst->highest().ratio > report.worst.highest().ratio;
     if (worst != nullptr && (report.worst.worst < 0 || higher)) report.worst = *worst;
     return false;
   };
@@ -181,6 +186,7 @@ std::vector<AlgorithmReport> verify(
   Pins pins = options.pins;
   pins.most_ranks = std::min(pins.most_ranks, backend.most_ranks());
   pins.f64 = pins.f64 && backend.knows_f64();
+  pins.longest = std::min(pins.longest, backend.longest());
   const auto finished = [&](const AlgorithmReport& report) {
     return report.failure || report.cases == options.cases || !report.refusal.empty();
   };

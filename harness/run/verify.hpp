@@ -44,6 +44,8 @@ struct AlgorithmReport {
   std::int64_t skipped = 0;
   std::string skip_reason;  // of the last skipped case
   TensorVerdict worst;      // highest error over limit of all passed cases
+  double beyond = 0;        // how far limits were used up beyond the last rounding, at most
+  std::string beyond_of;    // the tensor where
   std::optional<Failure> failure;
   bool passed() const { return !refusal.empty() || (!failure && cases > 0); }
 };

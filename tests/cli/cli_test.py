@@ -12,7 +12,7 @@ import unittest
 
 SEQPAR = sys.argv[1]
 SUBCOMMANDS = (
-    *("list", "reproduce", "verify", "bench", "simulate", "compute", "check"),
+    *("list", "reproduce", "verify", "bench", "simulate", "compute", "check", "sensitivity"),
     *("compare", "report", "calibrate", "env"),
 )
 

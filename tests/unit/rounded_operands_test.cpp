@@ -103,6 +103,7 @@ int passed(DType dtype, Operands operands, int bits) {
   pins.window = 0;
   pins.values = Values::kNormal;
   pins.most_ranks = 1;
+  pins.longest = 0;
   int good = 0;
   for (std::uint64_t index = 0; index < kProblems; ++index) {
     find_failure(pins, Family::kSoftmax, 9, index, 0, [&](const sp::Case& drawn) {

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/compare/sensitivity.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <numeric>
+
+#include "harness/compare/softmax_rows.hpp"
+#include "harness/generate/values.hpp"
+#include "reference/evaluate.hpp"
+#include "reference/linear_attention.hpp"
+
+namespace sp {
+namespace {
+
+constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+constexpr int kMostHalvings = 40;
+
+using Field = HostTensor Outputs::*;
+constexpr std::pair<const char*, Field> kFields[] = {{"out", &Outputs::out},
+                                                     {"lse", &Outputs::lse},
+                                                     {"d_q", &Outputs::d_q},
+                                                     {"d_k", &Outputs::d_k},
+                                                     {"d_v", &Outputs::d_v}};
+
+class Planter {
+ public:
+  Planter(const Problem& problem, const Inputs& inputs, Operands operands, const Sampling& sampling)
+      : problem_(problem),
+        inputs_(inputs),
+        operands_(operands),
+        oracle_(problem, inputs, false, operands, sampling),
+        tokens_(oracle_.tokens()) {
+    if (!tokens_.empty()) return;
+    tokens_.resize(static_cast<std::size_t>(problem.shape.N));
+    std::iota(tokens_.begin(), tokens_.end(), 0);
+  }
+
+  bool sampled() const { return oracle_.sampled(); }
+
+  std::vector<Sensitivity> all() const {
+    const Outputs contribution = contribution_of_last_queries();
+    std::vector<Sensitivity> found;
+    for (const auto& [name, field] : kFields) {
+      const HostTensor& exact = oracle_.exact().*field;
+      if (exact.absent()) continue;
+      const auto [begin, end] = middle_row(exact, field == &Outputs::lse);
+      const std::int64_t largest = largest_in(exact, begin, end);
+      found.push_back(
+          {name,
+           smallest(field,
+                    [&, b = begin, e = end](HostTensor& x, double eps) { scale(x, b, e, eps); }),
+           smallest(field, [&](HostTensor& x, double eps) { scale(x, largest, largest + 1, eps); }),
+           smallest(field, add_noise), part(field, contribution)});
+    }
+    return found;
+  }
+
+ private:
+  using Plant = std::function<void(HostTensor&, double)>;
+
+  // Halves eps from 1 on as long as the defect is refused.
+  double smallest(Field field, const Plant& plant) const {
+    double refused = std::numeric_limits<double>::infinity();
+    for (double eps = 1; eps > std::ldexp(1.0, -kMostHalvings); eps /= 2) {
+      HostTensor x = oracle_.exact().*field;
+      plant(x, eps);
+      Outputs rows;
+      rows.*field =
+          x.cast(field == &Outputs::lse ? accumulator_of(problem_.dtype) : problem_.dtype);
+      if (oracle_.judge_rows(rows, 1).passed()) break;
+      refused = eps;
+    }
+    return refused;
+  }
+
+  // [begin, end) of the middle token's first head; of lse, the one element.
+  std::pair<std::int64_t, std::int64_t> middle_row(const HostTensor& x, bool is_lse) const {
+    const auto middle = std::ranges::lower_bound(tokens_, problem_.shape.N / 2) - tokens_.begin();
+    if (is_lse) return {middle, middle + 1};
+    const std::int64_t row = x.extent(2) * x.extent(3);
+    return {middle * row, middle * row + x.extent(3)};
+  }
+
+  static std::int64_t largest_in(const HostTensor& x, std::int64_t begin, std::int64_t end) {
+    std::int64_t largest = begin;
+    for (std::int64_t i = begin; i < end; ++i)
+      if (std::fabs(x.at(i)) > std::fabs(x.at(largest))) largest = i;
+    return largest;
+  }
+
+  static void scale(HostTensor& x, std::int64_t begin, std::int64_t end, double eps) {
+    for (std::int64_t i = begin; i < end; ++i) x.set(i, x.at(i) * (1 + eps));
+  }
+
+  static void add_noise(HostTensor& x, double eps) {
+    double squares = 0;
+    for (const double element : x.as<double>()) squares += element * element;
+    const double size = eps * std::sqrt(squares / static_cast<double>(x.size()));
+    Stream random(1);
+    for (double& element : x.as<double>()) element += size * random.normal();
+  }
+
+  double part(Field field, const Outputs& contribution) const {
+    if (field == &Outputs::lse) {
+      return smallest(field, [](HostTensor& x, double eps) {
+        for (double& element : x.as<double>()) element += eps;
+      });
+    }
+    if (field == &Outputs::out && problem_.family() == Family::kSoftmax) return weight_of_a_block();
+    if (field != &Outputs::d_k && field != &Outputs::d_v) return kNone;
+    return smallest(field, [&](HostTensor& x, double eps) {
+      for (std::int64_t i = 0; i < x.size(); ++i)
+        x.set(i, x.at(i) + eps * (contribution.*field).at(i));
+    });
+  }
+
+  // Gradients are linear in d_out, whose other rows are zero here.
+  Outputs contribution_of_last_queries() const {
+    Inputs inputs = inputs_;
+    const std::int64_t N = problem_.shape.N, row = problem_.shape.H * problem_.shape.E;
+    for (std::int64_t i = 0; i < inputs.d_out.size(); ++i)
+      if (i / row % N < N - N / 4) inputs.d_out.set(i, 0);
+    if (problem_.family() == Family::kSoftmax)
+      return softmax_truth(problem_, inputs, tokens_, operands_).exact;
+    return oracle_.sampled() ? reference::linear_attention_rows(problem_, inputs, tokens_)
+                             : reference::evaluate(problem_, inputs);
+  }
+
+  double weight_of_a_block() const {
+    const Shape& s = problem_.shape;
+    const std::int64_t M = std::max<std::int64_t>(1, s.N / 4);
+    const auto first_keys = [&](const HostTensor& x, std::int64_t row) {
+      const Doubles all = doubles_of(x);
+      Doubles first;
+      for (std::int64_t b = 0; b < s.B; ++b)
+        first.insert(first.end(), all.begin() + b * s.N * row, all.begin() + (b * s.N + M) * row);
+      return first;
+    };
+    const SoftmaxInputs arrays{problem_,
+                               M,
+                               doubles_of(inputs_.q),
+                               first_keys(inputs_.k, s.G * s.D),
+                               first_keys(inputs_.v, s.G * s.E),
+                               {},
+                               {},
+                               {},
+                               operands_,
+                               false};
+    const SoftmaxRows block = softmax_rows(arrays, tokens_, {});
+    const std::int64_t rows = std::ssize(tokens_);
+    return smallest(&Outputs::out, [&](HostTensor& out, double eps) {
+      for (std::int64_t i = 0; i < out.size(); ++i) {
+        const std::int64_t h = i / s.E % s.H, row = i / s.E / s.H % rows, b = i / s.E / s.H / rows;
+        const std::int64_t lse = (b * s.H + h) * rows + row;
+        const double weight =
+            std::exp(block.lse.exact[static_cast<std::size_t>(lse)] - oracle_.exact().lse.at(lse));
+        if (!(weight > 0)) continue;
+        const double of_block = weight * block.out.exact[static_cast<std::size_t>(i)];
+        out.set(i, (out.at(i) + eps * of_block) / (1 + eps * weight));
+      }
+    });
+  }
+
+  const Problem& problem_;
+  const Inputs& inputs_;
+  const Operands operands_;
+  const Oracle oracle_;
+  std::vector<std::int64_t> tokens_;
+};
+
+}  // namespace
+
+std::vector<Sensitivity> sensitivity(const Problem& problem, const Inputs& inputs,
+                                     Operands operands, const Sampling& sampling, bool* sampled) {
+  const Planter planter(problem, inputs, operands, sampling);
+  if (sampled != nullptr) *sampled = planter.sampled();
+  return planter.all();
+}
+
+}  // namespace sp

@@ -1,0 +1,74 @@
+// The published figures of harness/README.md: no limit may become blunter than they say.
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/compare/sensitivity.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+#include "harness/generate/cases.hpp"
+
+namespace sp::test {
+namespace {
+
+// The largest eps that may be the smallest refused, of a row, of noise, and of a part.
+struct Figures {
+  double row, noise, part;
+};
+
+void expect_at_most(DType dtype, std::int64_t tokens, Operands operands, const Sampling& sampling,
+                    const std::map<std::string, Figures>& figures) {
+  sp::Case drawn;
+  drawn.problem.shape = {1, tokens, 4, 2, 64, 64};
+  drawn.problem.dtype = dtype;
+  drawn.problem.mask.causal = true;
+  drawn.problem.scale = default_scale(drawn.problem.shape);
+  const Inputs inputs = make_inputs(drawn);
+  bool sampled = false;
+  const auto found = sensitivity(drawn.problem, inputs, operands, sampling, &sampled);
+  EXPECT_EQ(sampled, sampling.tokens > 0);
+  EXPECT_EQ(found.size(), 5u);
+  for (const Sensitivity& tensor : found) {
+    SCOPED_TRACE(tensor.tensor);
+    const Figures& figure = figures.at(tensor.tensor);
+    EXPECT_LE(tensor.row, figure.row);
+    EXPECT_LE(tensor.noise, figure.noise);
+    EXPECT_TRUE(std::isnan(tensor.part) || tensor.part <= figure.part) << tensor.part;
+  }
+}
+
+const std::map<std::string, Figures> kF32{{"out", {0x1p-16, 0x1p-20, 0x1p-17}},
+                                          {"lse", {0x1p-20, 0x1p-22, 0x1p-18}},
+                                          {"d_q", {0x1p-16, 0x1p-21, 0}},
+                                          {"d_k", {0x1p-17, 0x1p-25, 0x1p-17}},
+                                          {"d_v", {0x1p-17, 0x1p-25, 0x1p-17}}};
+
+TEST(SensitivityFigures, HoldInF32) {
+  expect_at_most(DType::kF32, 1000, Operands::kAccumulator, {}, kF32);
+}
+
+TEST(SensitivityFigures, AreThoseOfAllTokensWhereSomeAreCompared) {
+  expect_at_most(DType::kF32, 1000, Operands::kAccumulator, {.tokens = 100}, kF32);
+}
+
+TEST(SensitivityFigures, HoldInBf16) {
+  expect_at_most(DType::kBF16, 1000, Operands::kAccumulator, {},
+                 {{"out", {0x1p-11, 0x1p-19, 0x1p-16}},
+                  {"lse", {0x1p-20, 0x1p-22, 0x1p-18}},
+                  {"d_q", {0x1p-10, 0x1p-16, 0}},
+                  {"d_k", {0x1p-8, 0x1p-19, 0x1p-9}},
+                  {"d_v", {0x1p-10, 0x1p-21, 0x1p-16}}});
+}
+
+TEST(SensitivityFigures, HoldWhereOperandsAreRounded) {
+  expect_at_most(DType::kBF16, 300, Operands::kStorage, {},
+                 {{"out", {0x1p-6, 0x1p-8, 0x1p-6}},
+                  {"lse", {0x1p-19, 0x1p-20, 0x1p-17}},
+                  {"d_q", {0x1p-6, 0x1p-8, 0}},
+                  {"d_k", {0x1p-5, 0x1p-8, 0x1p-5}},
+                  {"d_v", {0x1p-6, 0x1p-8, 0x1p-6}}});
+}
+
+}  // namespace
+}  // namespace sp::test
