@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "experiments/commands.hpp"
+#include "harness/compare/explain.hpp"
 #include "harness/compare/oracle.hpp"
 #include "harness/results/problem_file.hpp"
 #include "harness/results/result_file.hpp"
@@ -35,7 +36,8 @@ const char* word_of(const Verdict& verdict) {
 
 constexpr const char* kUndecided = "half of what is right would be within the limits too";
 
-void print_text(const Verdict& verdict, const Oracle& oracle, const std::string& algorithm) {
+void print_text(const Verdict& verdict, const Oracle& oracle, const std::string& algorithm,
+                const std::vector<std::string>& explanations) {
   fmt::print("# verdict on {}\n", algorithm.empty() ? "a result of unknown origin" : algorithm);
   if (oracle.sampled())
     fmt::print("# sampled: {} of {} tokens, all heads, as sharply as all would be (--full: all)\n",
@@ -53,10 +55,12 @@ void print_text(const Verdict& verdict, const Oracle& oracle, const std::string&
     if (!t.passed()) fmt::print("# {}\n", describe(t));
     if (t.passed() && !t.decided) fmt::print("# {}: {}\n", t.name, kUndecided);
   }
+  for (const std::string& sentence : explanations) fmt::print("# looks like: {}\n", sentence);
   fmt::print("# {}\n", word_of(verdict));
 }
 
-void print_json(const Verdict& verdict, const Oracle& oracle, const std::string& algorithm) {
+void print_json(const Verdict& verdict, const Oracle& oracle, const std::string& algorithm,
+                const std::vector<std::string>& explanations) {
   nlohmann::ordered_json out{
       {"algorithm", algorithm},
       {"passed", verdict.passed() && verdict.decided()},
@@ -79,6 +83,7 @@ void print_json(const Verdict& verdict, const Oracle& oracle, const std::string&
                               {"value", t.value},
                               {"expected", t.expected}});
   }
+  out["looks_like"] = explanations;
   fmt::print("{}\n", out.dump(2));
 }
 
@@ -112,7 +117,10 @@ int check(const Options& options) {
                       options.operands == "storage" ? Operands::kStorage : Operands::kAccumulator,
                       sampling);
   const Verdict verdict = oracle.judge(outputs, options.roundings);
-  (options.json ? print_json : print_text)(verdict, oracle, theirs.info.algorithm);
+  const std::vector<std::string> explanations =
+      verdict.passed() ? std::vector<std::string>{}
+                       : explain(oracle, outputs, verdict, options.ranks);
+  (options.json ? print_json : print_text)(verdict, oracle, theirs.info.algorithm, explanations);
   return verdict.passed() && verdict.decided() ? kOk : kFailed;
 }
 

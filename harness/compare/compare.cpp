@@ -85,7 +85,10 @@ void judge_norms(TensorVerdict& verdict, const HostTensor& result, const HostTen
     const Judgement judgement = row.judge(limit, factor_of_row(row.count));
     ++verdict.rows;
     verdict.beyond = std::max(verdict.beyond, judgement.beyond);
-    if (!(judgement.ratio <= 1)) ++verdict.row_failures;
+    if (!(judgement.ratio <= 1)) {
+      ++verdict.row_failures;
+      if (verdict.name != "lse") verdict.wrong.push_back(begin / width);
+    }
     if (!verdict.row_index.empty() && !(judgement.ratio > verdict.row.ratio)) continue;
     verdict.row = judgement;
     verdict.row_size = std::sqrt(row.expected2);
@@ -135,7 +138,11 @@ TensorVerdict compare_tensor(const char* name, const HostTensor& result, const H
   for (std::int64_t i = 0; i < result.size(); ++i) {
     const double value = result.at(i), expected = exact.at(i);
     const Judgement judgement = judge(value, expected, limit, i, storage);
-    if (!(judgement.ratio <= 1)) ++verdict.failures;
+    if (!(judgement.ratio <= 1)) {
+      ++verdict.failures;
+      const std::int64_t row = verdict.name == "lse" ? i : i / result.shape().back();
+      if (verdict.wrong.empty() || verdict.wrong.back() != row) verdict.wrong.push_back(row);
+    }
     verdict.beyond = std::max(verdict.beyond, judgement.beyond);
     if (verdict.worst >= 0 && !(judgement.ratio > verdict.element.ratio)) continue;
     verdict.worst = i;
@@ -145,6 +152,8 @@ TensorVerdict compare_tensor(const char* name, const HostTensor& result, const H
   }
   if (verdict.worst >= 0) verdict.index = unravel(verdict.worst, result.shape());
   if (limit.independent && !limit.exact) judge_norms(verdict, result, exact, limit);
+  std::ranges::sort(verdict.wrong);
+  verdict.wrong.erase(std::ranges::unique(verdict.wrong).begin(), verdict.wrong.end());
   verdict.decided = decides(exact, limit, unit_roundoff(accumulator_of(storage)));
   return verdict;
 }

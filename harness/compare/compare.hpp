@@ -32,6 +32,8 @@ struct TensorVerdict {
   Judgement row, whole;                 // the worst row
   std::vector<std::int64_t> row_index;  // without the last axis
   double row_size = 0, whole_size = 0;  // norms of the reference
+  // Rows with a failing element or as a whole, numbered in order; of lse, elements.
+  std::vector<std::int64_t> wrong;
   // How far limits are used up beyond the last rounding: the highest of all elements, rows and the whole.
   double beyond = 0;
   // False: half of what is right would pass as well, so that passing says nothing.

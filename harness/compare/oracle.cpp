@@ -167,14 +167,19 @@ Verdict Oracle::judge_rows(const Outputs& rows, int roundings) const {
 }
 
 // Gradients of decays are sums over all tokens: not sampled.
-Verdict Oracle::judge_sampled(const Outputs& result, int roundings) const {
+Outputs Oracle::rows(const Outputs& result) const {
+  if (!sampled()) return result;
   Outputs rows;
   rows.out = rows_of(result.out, 1, tokens_);
   rows.lse = rows_of(result.lse, 2, tokens_);
   rows.d_q = rows_of(result.d_q, 1, tokens_);
   rows.d_k = rows_of(result.d_k, 1, tokens_);
   rows.d_v = rows_of(result.d_v, 1, tokens_);
-  Verdict verdict = judge_rows(rows, roundings);
+  return rows;
+}
+
+Verdict Oracle::judge_sampled(const Outputs& result, int roundings) const {
+  Verdict verdict = judge_rows(rows(result), roundings);
   // Its rows as tokens of the whole.
   for (TensorVerdict& tensor : verdict.tensors) {
     if (tensor.worst < 0) continue;

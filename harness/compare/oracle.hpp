@@ -28,6 +28,7 @@ class Oracle {
   // The same of results that hold the compared tokens only, like exact().
   Verdict judge_rows(const Outputs& rows, int roundings) const;
   const Outputs& exact() const { return exact_; }
+  Outputs rows(const Outputs& result) const;  // of the compared tokens
 
  private:
   void prepare_linear(const Sampling& sampling);

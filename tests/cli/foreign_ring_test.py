@@ -23,6 +23,15 @@ from foreign_ring import BUGS, Ring, bf16  # noqa: E402
 
 SEQPAR = sys.argv[1]
 RANKS = 4
+# What the diagnosis has to say of each.
+KINDS = {
+    "block_lse": r"every block of keys by its own log-sum-exp",
+    "partials": r"out is a number of bf16|out is off .* rounded to bf16",
+    "gradient_sums": r"d_v is a number of bf16|d_v is off .* rounded to bf16",
+    "documents": r"as if document borders were not there",
+    "border": r"as if a mask were off by one",
+    "lse": r"every element of lse is a number of bf16",
+}
 SMALL, REAL = (2, 1, 16), (32, 8, 128)  # query heads, key heads, head size
 
 
@@ -73,6 +82,8 @@ class ForeignRing(unittest.TestCase):
             )
             self.assertIn(done.returncode, (0, 1), done.stderr)
             codes[bug] = done.returncode
+            if bug and with_lse:
+                self.assertRegex(done.stdout, f"looks like: .*({KINDS[bug]})")
             if bug is None:
                 self.assertEqual(done.returncode, 0, done.stdout)
         return codes
