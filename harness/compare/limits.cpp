@@ -6,7 +6,7 @@
 namespace sp {
 namespace {
 
-constexpr double kElement = 6, kRow = 4, kWhole = 1;
+constexpr double kElement = 8, kRow = 4, kWhole = 1;
 constexpr double kStack = 3;   // times those, of a stack
 constexpr double kLinear = 8;  // times w A
 

@@ -4,9 +4,9 @@
 // Three sums of squares of a tensor's errors are held against those of its sizes, with x* the reference, u the unit
 // roundoff of storage and w that of the accumulator type:
 //
-//   every element        |x - x*| <= u |x*| + 6 size + floor
-//   every row of n       |x - x*| <= u |x*| + (4 + 2 / sqrt(n)) |size| + sqrt(n) floor   norms over the last axis
-//   the tensor           the same over all of its R rows, with 1 + (3 + 2 / sqrt(n)) / sqrt(R)
+//   every element        |x - x*| <= u |x*| + 8 size + floor
+//   every row of n       |x - x*| <= u |x*| + (4 + 4 / sqrt(n)) |size| + sqrt(n) floor   norms over the last axis
+//   the tensor           the same over all of its R rows, with 1 + (3 + 4 / sqrt(n)) / sqrt(R)
 //
 // u x*     The last rounding to storage, element by element: an algorithm that rounds more often than it says fails.
 // size     What independent roundings in the accumulator type amount to, element by element, as a standard deviation
@@ -23,7 +23,7 @@
 // exact    Cases whose result is known bit for bit: equal to the reference rounded once to storage; lse as above.
 // linear   Per element only, 8 w A with A the sum of the absolute values of its terms (harness/compare/linear_sizes.hpp).
 //          8 stands for the number of roundings on the way of one term, and was fitted with `seqpar verify --dtype f32`:
-//          over 30,000 problems no error passed 0.77 of it. With the window of Based, 6 sizes of its softmax are
+//          over 30,000 problems no error passed 0.77 of it. With the window of Based, 8 sizes of its softmax are
 //          added.
 // hybrid   size^2 is the mean square, of the element and over its row, of what the tensor changes by when every layer errs by half of
 //          its own limit (harness/compare/stack_noise.hpp); three times as many of them are allowed, since products of

@@ -46,7 +46,7 @@ class Sweeps {
         state_(at(s_.B * s_.N * s_.H)),
         w_(unit_roundoff(accumulator_of(in.problem.dtype))),
         u_(unit_roundoff(in.problem.dtype)),
-        operand_(in.operands == Operands::kStorage && w_ != u_ ? u_ / 2 : 0) {
+        operand_(in.operands == Operands::kStorage && w_ != u_ ? 0.375 * u_ : 0) {
     std::iota(all_queries_.begin(), all_queries_.end(), 0);
     std::iota(all_keys_.begin(), all_keys_.end(), 0);
     const int64_t rows = s_.B * std::ssize(queries) * s_.H,

@@ -48,6 +48,13 @@ struct Machine {
   DeviceClock* device = nullptr;  // null: the host does the work itself
 };
 
+// Tokens of drawn problems. Sanitized kernels take 5 to 20 times as long.
+#ifdef SP_SANITIZED
+inline constexpr std::int64_t kLongestDraw = 1000;
+#else
+inline constexpr std::int64_t kLongestDraw = 5000;
+#endif
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -56,9 +63,7 @@ class Backend {
   // Of its kernels: how they multiply probabilities, and whether they know f64.
   virtual Operands operands() const { return Operands::kAccumulator; }
   virtual bool knows_f64() const { return true; }
-  virtual std::int64_t longest() const {
-    return 5000;
-  }  // length of a problem that it does in a moment
+  virtual std::int64_t longest() const { return kLongestDraw; }  // problem that it does in a moment
   // Runs the body on ranks 0..ranks-1; collective over the processes of the back-end. Throws the
   // first failure.
   virtual void run(int ranks, const Rig& rig, const std::function<void(Machine&)>& body) = 0;

@@ -22,6 +22,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from foreign_ring import BUGS, Ring, bf16  # noqa: E402
 
 SEQPAR = sys.argv[1]
+SANITIZED = b"__asan_init" in pathlib.Path(SEQPAR).read_bytes()
 RANKS = 4
 # What the diagnosis has to say of each.
 KINDS = {
@@ -102,9 +103,11 @@ class ForeignRing(unittest.TestCase):
     def test_is_found_out_at_1000_tokens(self):
         self.all_are_found(1000, SMALL)
 
+    @unittest.skipIf(SANITIZED, "most of it is NumPy")
     def test_is_found_out_at_1000_tokens_without_a_log_sum_exp(self):
         self.all_are_found(1000, SMALL, with_lse=False)
 
+    @unittest.skipIf(SANITIZED, "most of it is NumPy")
     def test_is_found_out_at_4001_tokens(self):
         self.all_are_found(4001, (1, 1, 16))
 

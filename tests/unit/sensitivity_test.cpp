@@ -17,8 +17,9 @@ struct Figures {
   double row, noise, part;
 };
 
+// `times`: how much blunter it may be.
 void expect_at_most(DType dtype, std::int64_t tokens, Operands operands, const Sampling& sampling,
-                    const std::map<std::string, Figures>& figures) {
+                    const std::map<std::string, Figures>& figures, double times = 1) {
   sp::Case drawn;
   drawn.problem.shape = {1, tokens, 4, 2, 64, 64};
   drawn.problem.dtype = dtype;
@@ -32,42 +33,43 @@ void expect_at_most(DType dtype, std::int64_t tokens, Operands operands, const S
   for (const Sensitivity& tensor : found) {
     SCOPED_TRACE(tensor.tensor);
     const Figures& figure = figures.at(tensor.tensor);
-    EXPECT_LE(tensor.row, figure.row);
-    EXPECT_LE(tensor.noise, figure.noise);
-    EXPECT_TRUE(std::isnan(tensor.part) || tensor.part <= figure.part) << tensor.part;
+    EXPECT_LE(tensor.row, times * figure.row);
+    EXPECT_LE(tensor.noise, times * figure.noise);
+    EXPECT_TRUE(std::isnan(tensor.part) || tensor.part <= times * figure.part) << tensor.part;
   }
 }
 
 const std::map<std::string, Figures> kF32{{"out", {0x1p-16, 0x1p-20, 0x1p-17}},
-                                          {"lse", {0x1p-20, 0x1p-22, 0x1p-18}},
-                                          {"d_q", {0x1p-16, 0x1p-21, 0}},
-                                          {"d_k", {0x1p-17, 0x1p-25, 0x1p-17}},
-                                          {"d_v", {0x1p-17, 0x1p-25, 0x1p-17}}};
+                                          {"lse", {0x1p-19, 0x1p-22, 0x1p-18}},
+                                          {"d_q", {0x1p-16, 0x1p-22, 0}},
+                                          {"d_k", {0x1p-17, 0x1p-26, 0x1p-17}},
+                                          {"d_v", {0x1p-17, 0x1p-26, 0x1p-17}}};
 
 TEST(SensitivityFigures, HoldInF32) {
   expect_at_most(DType::kF32, 1000, Operands::kAccumulator, {}, kF32);
 }
 
-TEST(SensitivityFigures, AreThoseOfAllTokensWhereSomeAreCompared) {
-  expect_at_most(DType::kF32, 1000, Operands::kAccumulator, {.tokens = 100}, kF32);
+// Noise is seen first in the smallest rows, which need not be among them.
+TEST(SensitivityFigures, AreNearThoseOfAllTokensWhereSomeAreCompared) {
+  expect_at_most(DType::kF32, 1000, Operands::kAccumulator, {.tokens = 100}, kF32, 4);
 }
 
 TEST(SensitivityFigures, HoldInBf16) {
   expect_at_most(DType::kBF16, 1000, Operands::kAccumulator, {},
-                 {{"out", {0x1p-11, 0x1p-19, 0x1p-16}},
-                  {"lse", {0x1p-20, 0x1p-22, 0x1p-18}},
+                 {{"out", {0x1p-11, 0x1p-18, 0x1p-16}},
+                  {"lse", {0x1p-19, 0x1p-22, 0x1p-18}},
                   {"d_q", {0x1p-10, 0x1p-16, 0}},
                   {"d_k", {0x1p-8, 0x1p-19, 0x1p-9}},
                   {"d_v", {0x1p-10, 0x1p-21, 0x1p-16}}});
 }
 
 TEST(SensitivityFigures, HoldWhereOperandsAreRounded) {
-  expect_at_most(DType::kBF16, 300, Operands::kStorage, {},
-                 {{"out", {0x1p-6, 0x1p-8, 0x1p-6}},
-                  {"lse", {0x1p-19, 0x1p-20, 0x1p-17}},
-                  {"d_q", {0x1p-6, 0x1p-8, 0}},
-                  {"d_k", {0x1p-5, 0x1p-8, 0x1p-5}},
-                  {"d_v", {0x1p-6, 0x1p-8, 0x1p-6}}});
+  expect_at_most(DType::kBF16, 1000, Operands::kStorage, {},
+                 {{"out", {0x1p-6, 0x1p-9, 0x1p-6}},
+                  {"lse", {0x1p-19, 0x1p-22, 0x1p-18}},
+                  {"d_q", {0x1p-6, 0x1p-9, 0}},
+                  {"d_k", {0x1p-6, 0x1p-16, 0x1p-7}},
+                  {"d_v", {0x1p-6, 0x1p-16, 0x1p-7}}});
 }
 
 }  // namespace
