@@ -127,17 +127,17 @@ VerificationTable table_of(const std::vector<AlgorithmReport>& reports, const Op
 void print_text(const std::vector<AlgorithmReport>& reports, const Options& o) {
   fmt::print("# seqpar verify: back-end {}, seed {}, {}\n", o.backend, o.seed,
              o.forward_only ? "forward" : "forward and backward");
-  fmt::print("# {:<28} {:>6} {:>8} {:>12} {:>12} {:>9} {:>7} {:<15} {}\n", "algorithm", "cases",
-             "skipped", "worst error", "limit", "err/limit", "beyond", "rounding: in", "verdict");
+  fmt::print("# {:<28} {:>6} {:>8} {:>12} {:>12} {:>9}  {:<15} {:>6}  {}\n", "algorithm", "cases",
+             "skipped", "worst error", "limit", "err/limit", "of tensor", "beyond", "verdict");
   std::size_t failed = 0, refused = 0;
   for (const AlgorithmReport& r : reports) {
     failed += r.passed() ? 0 : 1;
     refused += r.refusal.empty() ? 0 : 1;
     if (!r.refusal.empty()) continue;
     const Judgement worst = r.worst.highest();
-    fmt::print("  {:<28} {:>6} {:>8} {:>12.3g} {:>12.3g} {:>9.3f} {:>7.3f} {:<15} {}\n",
-               row_name(r), r.cases, r.skipped, worst.error, worst.limit, worst.ratio, r.beyond,
-               r.beyond_of.empty() ? "-" : r.beyond_of,
+    fmt::print("  {:<28} {:>6} {:>8} {:>12.3g} {:>12.3g} {:>9.3f}  {:<15} {:>6.3f}  {}\n",
+               row_name(r), r.cases, r.skipped, worst.error, worst.limit, worst.ratio,
+               r.worst.name.empty() ? "-" : r.worst.name, r.beyond,
                r.failure    ? "FAILED"
                : r.passed() ? "ok"
                             : "NOT RUN");

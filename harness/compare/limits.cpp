@@ -7,8 +7,8 @@ namespace sp {
 namespace {
 
 constexpr double kElement = 8, kRow = 4, kWhole = 1;
-constexpr double kStack = 3;   // times those, of a stack
-constexpr double kLinear = 8;  // times w A
+constexpr double kStack = 1.5;  // times those, of a stack
+constexpr double kLinear = 8;   // times w A
 
 double floor_of(const Problem& problem) {
   if (problem.dtype == DType::kF16) return 0x1p-25;

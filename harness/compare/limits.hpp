@@ -25,8 +25,8 @@
 //          8 stands for the number of roundings on the way of one term, and was fitted with `seqpar verify --dtype f32`:
 //          over 30,000 problems no error passed 0.77 of it. With the window of Based, 8 sizes of its softmax are
 //          added.
-// hybrid   size^2 is the mean square, of the element and over its row, of what the tensor changes by when every layer errs by half of
-//          its own limit (harness/compare/stack_noise.hpp); three times as many of them are allowed, since products of
+// hybrid   size^2 is the mean square, of the element and over its row, of what the tensor changes by when every layer errs by a quarter
+//          of its own limit (harness/compare/stack_noise.hpp); half as many again are allowed, since products of
 //          errors over layers have long tails.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once

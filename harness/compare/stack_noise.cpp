@@ -18,12 +18,12 @@ namespace {
 // A size that few runs estimate too low by chance would be a false alarm; 64 changes of every row where that is cheap.
 std::int64_t runs_for(const Shape& shape) { return std::clamp<std::int64_t>(64 / shape.E, 8, 32); }
 
-// Every element moved up or down, by its last rounding and half of the rest of its limit: two sizes of softmax, as far
+// Every element moved up or down, by its last rounding and a quarter of the rest of its limit: two sizes of softmax, as far
 // as errors get in linear attention.
 void move(HostTensor& tensor, const Limit& limit, Stream& random) {
   for (std::int64_t i = 0; i < tensor.size(); ++i) {
     const double x = tensor.at(i);
-    const double by = limit.rounding(x) + limit.per_size * limit.size(i) / 2;
+    const double by = limit.rounding(x) + limit.per_size * limit.size(i) / 4;
     tensor.set(i, x + (random.below(2) == 0 ? by : -by));
   }
 }
