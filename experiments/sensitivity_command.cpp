@@ -114,6 +114,9 @@ void print_json(const std::vector<Row>& rows) {
 }
 
 int run(const Options& o) {
+  if (o.sample < 0)
+    throw Error(ErrorKind::kUsage,
+                fmt::format("--sample {} is no number of tokens; allowed: 0 or more", o.sample));
   std::vector<Row> rows;
   const Operands operands = o.operands == "storage" ? Operands::kStorage : Operands::kAccumulator;
   for (const std::int64_t tokens : parse_sizes(o.tokens, "--tokens")) {
