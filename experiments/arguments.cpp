@@ -103,6 +103,12 @@ std::vector<std::int64_t> parse_sizes(const std::string& text, const char* what)
   return sizes;
 }
 
+std::vector<DType> parse_dtypes(const std::string& text) {
+  std::vector<DType> types;
+  for (const std::string& part : split(text, ',')) types.push_back(parse_dtype(part));
+  return types;
+}
+
 std::vector<Module> parse_modules(const std::string& text) {
   if (text == "all") return {std::begin(kModules), std::end(kModules)};
   std::vector<Module> modules;

@@ -22,6 +22,8 @@ std::vector<int> parse_ranks(const std::string& text);
 std::vector<const Algorithm*> parse_algorithms(const std::string& text);
 // "all", or a comma list of names.
 std::vector<Module> parse_modules(const std::string& text);
+// A comma list of names.
+std::vector<DType> parse_dtypes(const std::string& text);
 // Checks for CLI11, which lets these pass: the complaint, or nothing.
 std::string refuse_empty(const std::string& text);
 std::string refuse_no_seed(const std::string& text);  // else -1 and 2^64 become 2^64 - 1

@@ -30,16 +30,6 @@ struct Row {
   Sensitivity found;
 };
 
-std::vector<DType> parse_dtypes(const std::string& text) {
-  std::vector<DType> types;
-  for (std::size_t begin = 0; begin <= text.size();) {
-    const std::size_t end = std::min(text.find(',', begin), text.size());
-    types.push_back(parse_dtype(text.substr(begin, end - begin)));
-    begin = end + 1;
-  }
-  return types;
-}
-
 Case case_of(const Options& o, std::int64_t tokens, DType dtype) {
   Case drawn;
   Problem& problem = drawn.problem;

@@ -4,11 +4,20 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "harness/compare/limits.hpp"
 
 namespace sp {
+
+// What softmax attention gives, by name.
+inline constexpr std::pair<const char*, HostTensor Outputs::*> kSoftmaxResults[] = {
+    {"out", &Outputs::out},
+    {"lse", &Outputs::lse},
+    {"d_q", &Outputs::d_q},
+    {"d_k", &Outputs::d_k},
+    {"d_v", &Outputs::d_v}};
 
 // An error against its limit: of an element, or the 2-norm over a row or a tensor.
 struct Judgement {

@@ -14,15 +14,11 @@ namespace sp {
 namespace {
 
 using Field = HostTensor Outputs::*;
-constexpr std::pair<const char*, Field> kFields[] = {{"out", &Outputs::out},
-                                                     {"lse", &Outputs::lse},
-                                                     {"d_q", &Outputs::d_q},
-                                                     {"d_k", &Outputs::d_k},
-                                                     {"d_v", &Outputs::d_v}};
 
 Field field_of(const std::string& name) {
-  const auto* found = std::ranges::find(kFields, name, &std::pair<const char*, Field>::first);
-  return found == std::end(kFields) ? nullptr : found->second;
+  const auto* found =
+      std::ranges::find(kSoftmaxResults, name, &std::pair<const char*, Field>::first);
+  return found == std::end(kSoftmaxResults) ? nullptr : found->second;
 }
 
 struct Seen {
@@ -131,15 +127,11 @@ Place place_of(const Seen& t, const Oracle& oracle) {
 // Query rows at ends of chunks only.
 std::string of_ends(const Place& place, const Oracle& oracle, int ranks) {
   const std::int64_t N = oracle.problem().shape.N;
-  for (const int P : ranks > 0 ? std::vector<int>{ranks} : std::vector<int>{2, 3, 4, 6, 8, 16}) {
+  for (const int P : usual_ranks(ranks)) {
     for (const std::int64_t chunks : {std::int64_t{P}, std::int64_t{2} * P}) {
       if (chunks * 8 > N || std::ssize(place.tokens) > 2 * chunks) continue;
       std::set<std::int64_t> sides;
-      for (std::int64_t c = 1; c < chunks; ++c) {
-        for (const std::int64_t end :
-             {c * (N / chunks) + std::min(c, N % chunks), c * ((N + chunks - 1) / chunks)})
-          sides.insert({end - 1, end});
-      }
+      for (const std::int64_t end : chunk_ends(N, chunks)) sides.insert({end - 1, end});
       if (!place.tokens.empty() && std::ranges::includes(sides, place.tokens))
         return fmt::format(
             "wrong are only rows at ends of the {} chunks of {} ranks: as if a mask were off by "
@@ -176,7 +168,7 @@ std::string of_order(const Seen& t, const Oracle& oracle, int ranks) {
   const Shape& s = oracle.problem().shape;
   if (oracle.sampled() || t.verdict.name == "lse" || s.N < 8 || s.B < 1) return {};
   const std::int64_t width = t.exact.size() / (s.B * s.N);
-  for (const int P : ranks > 0 ? std::vector<int>{ranks} : std::vector<int>{2, 3, 4, 6, 8, 16}) {
+  for (const int P : usual_ranks(ranks)) {
     for (const Sharding sharding : {Sharding::kZigzag, Sharding::kStriped}) {
       const Layout layout(sharding, s.N, P);
       std::vector<std::int64_t> order;

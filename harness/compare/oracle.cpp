@@ -113,7 +113,7 @@ Oracle::Oracle(const Problem& problem, const Inputs& inputs, bool exact_case, Op
   softmax_ = sampled() ? softmax_truth(problem, inputs, tokens_, operands)
                        : softmax_truth(problem, inputs, operands);
   if (!sampled() && plain < kLittle) softmax_.exact = reference::attention(problem, inputs);
-  exact_ = softmax_.exact;
+  exact_ = std::move(softmax_.exact);
 }
 
 void Oracle::prepare_linear(const Sampling& sampling) {

@@ -6,14 +6,13 @@
 #include <cmath>
 #include <numeric>
 
+#include "harness/compare/head_rows.hpp"
 #include "harness/compare/softmax_rows.hpp"
 
 namespace sp {
 namespace {
 
 using std::int64_t;
-
-std::size_t at(int64_t i) { return static_cast<std::size_t>(i); }
 
 struct Sum {
   double exact = 0, variance = 0, low = 0, high = 0;

@@ -15,21 +15,27 @@ std::set<std::int64_t> ends_of(const Problem& problem, int ranks) {
   std::set<std::int64_t> ends;
   for (std::size_t i = 1; i < ids.size(); ++i)
     if (ids[i] != ids[i - 1]) ends.insert(static_cast<std::int64_t>(i) % N);
-  for (const int P : ranks > 0 ? std::vector<int>{ranks} : std::vector<int>{2, 3, 4, 6, 8, 16}) {
-    // Chunks differ in length by one at most, the longer ones first, or all are rounded up.
-    for (const std::int64_t chunks : {std::int64_t{P}, std::int64_t{2} * P}) {
-      const std::int64_t shorter = N / chunks, longer = (N + chunks - 1) / chunks,
-                         extra = N % chunks;
-      for (std::int64_t c = 1; c < chunks; ++c) {
-        ends.insert(c * shorter + std::min(c, extra));
-        ends.insert(std::min(N - 1, c * longer));
-      }
-    }
-  }
+  for (const int P : usual_ranks(ranks))
+    for (const std::int64_t chunks : {std::int64_t{P}, std::int64_t{2} * P})
+      ends.merge(chunk_ends(N, chunks));
   return ends;
 }
 
 }  // namespace
+
+std::vector<int> usual_ranks(int ranks) {
+  return ranks > 0 ? std::vector<int>{ranks} : std::vector<int>{2, 3, 4, 6, 8, 16};
+}
+
+std::set<std::int64_t> chunk_ends(std::int64_t N, std::int64_t chunks) {
+  const std::int64_t shorter = N / chunks, longer = (N + chunks - 1) / chunks, extra = N % chunks;
+  std::set<std::int64_t> ends;
+  for (std::int64_t c = 1; c < chunks; ++c) {
+    ends.insert(c * shorter + std::min(c, extra));
+    ends.insert(std::min(N - 1, c * longer));
+  }
+  return ends;
+}
 
 std::vector<std::int64_t> sample_tokens(const Problem& problem, std::int64_t count, int ranks) {
   constexpr double kGolden = 0.6180339887498949;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <vector>
 
 #include "reference/problem/problem.hpp"
@@ -19,6 +20,12 @@ struct Sampling {
 };
 
 inline constexpr std::int64_t kSampledTokens = 256;
+
+// The rank counts whose chunks are looked at: `ranks`, or where it is 0 the usual ones.
+std::vector<int> usual_ranks(int ranks);
+// Tokens at which a chunk begins, but the first: chunks differ in length by one at most, the longer ones first, or all are
+// rounded up.
+std::set<std::int64_t> chunk_ends(std::int64_t N, std::int64_t chunks);
 
 // In ascending order: first, middle and last; both sides of every end of a document and of the chunks of contiguous and
 // zigzag layouts on `ranks` ranks (unknown: 2, 3, 4, 6, 8 and 16); and tokens spread by the golden ratio, with which no

@@ -19,12 +19,6 @@ constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 constexpr int kMostHalvings = 40;
 
 using Field = HostTensor Outputs::*;
-constexpr std::pair<const char*, Field> kFields[] = {{"out", &Outputs::out},
-                                                     {"lse", &Outputs::lse},
-                                                     {"d_q", &Outputs::d_q},
-                                                     {"d_k", &Outputs::d_k},
-                                                     {"d_v", &Outputs::d_v}};
-
 class Planter {
  public:
   Planter(const Problem& problem, const Inputs& inputs, Operands operands, const Sampling& sampling)
@@ -43,7 +37,7 @@ class Planter {
   std::vector<Sensitivity> all() const {
     const Outputs contribution = contribution_of_last_queries();
     std::vector<Sensitivity> found;
-    for (const auto& [name, field] : kFields) {
+    for (const auto& [name, field] : kSoftmaxResults) {
       const HostTensor& exact = oracle_.exact().*field;
       if (exact.absent()) continue;
       const auto [begin, end] = middle_row(exact, field == &Outputs::lse);

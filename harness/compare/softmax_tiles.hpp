@@ -9,13 +9,13 @@
 #include <span>
 
 #include "harness/compare/double_tiles.hpp"
+#include "harness/compare/head_rows.hpp"
 #include "harness/compare/softmax_rows.hpp"
 
 namespace sp::tiles {
 
 using std::int64_t;
 
-inline std::size_t at(int64_t i) { return static_cast<std::size_t>(i); }
 inline double squared(double x) { return x * x; }
 
 inline int64_t padded(int64_t count) {

@@ -5,19 +5,11 @@
 
 #include "harness/compare/projected_truth.hpp"
 #include "harness/compare/softmax_rows.hpp"
+#include "reference/vectors.hpp"
 
 namespace sp {
 
-Doubles doubles_of(const HostTensor& tensor) {
-  Doubles values(static_cast<std::size_t>(tensor.size()));
-  if (tensor.absent()) return {};
-  visit_dtype(tensor.dtype(), [&]<class T>() {
-    const auto stored = tensor.as<T>();
-    for (std::size_t i = 0; i < values.size(); ++i)
-      values[i] = static_cast<double>(widen(stored[i]));
-  });
-  return values;
-}
+Doubles doubles_of(const HostTensor& tensor) { return reference::doubles(tensor, tensor.shape()); }
 
 void store(SoftmaxTruth& truth, HostTensor Outputs::* x, const Sized& values,
            const std::vector<std::int64_t>& shape) {
