@@ -6,9 +6,12 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "experiments/backends.hpp"
 #include "experiments/commands.hpp"
+#include "harness/compare/error_map.hpp"
 #include "harness/compare/explain.hpp"
 #include "harness/compare/oracle.hpp"
+#include "harness/results/atomic_file.hpp"
 #include "harness/results/problem_file.hpp"
 #include "harness/results/result_file.hpp"
 #include "reference/problem/error.hpp"
@@ -23,6 +26,7 @@ struct Options {
   bool full = false;
   std::optional<std::int64_t> sample;
   int ranks = 0;
+  std::string sharding, errors;
   bool json = false;
 };
 
@@ -87,6 +91,12 @@ void print_json(const Verdict& verdict, const Oracle& oracle, const std::string&
   fmt::print("{}\n", out.dump(2));
 }
 
+std::optional<Sharding> parse_sharding(const std::string& name) {
+  for (const Sharding sharding : {Sharding::kContiguous, Sharding::kStriped, Sharding::kZigzag})
+    if (name == name_of(sharding)) return sharding;
+  return std::nullopt;  // none was given: the command line allows no other names
+}
+
 int check(const Options& options) {
   const ProblemFile file = read_problem(options.problem);
   const ResultFile theirs = read_result(options.result);
@@ -102,8 +112,10 @@ int check(const Options& options) {
                                                options.result, options.problem));
   }
   if (!gradients) inputs.d_out = {};
+  const RunHint run{options.ranks, parse_sharding(options.sharding)};
   const Sampling sampling{
-      .tokens = options.sample.value_or(0), .everything = options.full, .ranks = options.ranks};
+      .tokens = options.sample.value_or(0), .everything = options.full, .run = run};
+  if (!options.errors.empty()) require_writable(options.errors);
   if (file.problem.family() == Family::kSoftmax && !options.sample) {
     constexpr double kWorthSaying = 5;
     const double seconds = seconds_of_truth(file.problem, gradients);
@@ -118,8 +130,10 @@ int check(const Options& options) {
                       sampling);
   const Verdict verdict = oracle.judge(outputs, options.roundings);
   const std::vector<std::string> explanations =
-      verdict.passed() ? std::vector<std::string>{}
-                       : explain(oracle, outputs, verdict, options.ranks);
+      verdict.passed() ? std::vector<std::string>{} : explain(oracle, outputs, verdict, run);
+  if (!options.errors.empty())
+    write_errors(options.errors, file.problem, error_map(oracle, outputs), theirs.info,
+                 capture_environment_with_gpus());
   (options.json ? print_json : print_text)(verdict, oracle, theirs.info.algorithm, explanations);
   return verdict.passed() && verdict.decided() ? kOk : kFailed;
 }
@@ -154,9 +168,16 @@ void add_check(const CommandLine& app, Command& command) {
                        : "must be a whole number from 1 on";
           });
   sub.flag("--full", options->full, "Compare all tokens, however long it takes").excludes(sample);
-  sub.option("--ranks", options->ranks,
-             "Ranks of the run, whose chunks' ends are among the sampled tokens")
-      .between(1, 65536);
+  const Option ranks =
+      sub.option("--ranks", options->ranks,
+                 "Ranks of the run, whose chunks' ends are among the sampled tokens")
+          .between(1, 65536);
+  sub.option("--sharding", options->sharding,
+             "How that run shared out the tokens: its ranks and chunks are named, too")
+      .one_of({"contiguous", "striped", "zigzag"})
+      .needs(ranks);
+  sub.option("--diff", options->errors,
+             "Write the errors of all compared elements to this file (data/README.md)");
   sub.flag("--json", options->json, "Machine-readable output");
   sub.footer("Example: seqpar check problem.h5 theirs.h5");
   sub.callback([&command, options] { command.run = [options] { return check(*options); }; });

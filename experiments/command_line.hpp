@@ -23,6 +23,7 @@ class Option {
   Option required() const;
   Option group(const std::string& title) const;  // heading in --help
   Option excludes(const Option& other) const;
+  Option needs(const Option& other) const;
   // Allowed values. `complaint` returns what is wrong with a text, or nothing.
   Option check(std::string (*complaint)(const std::string& text)) const;
   Option one_of(const std::vector<std::string>& allowed) const;

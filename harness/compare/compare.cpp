@@ -183,25 +183,8 @@ const TensorVerdict* Verdict::worst() const {
 }
 
 Verdict compare(const Outputs& result, const Outputs& exact, const Limits& limits, DType storage) {
-  struct Field {
-    const char* name;
-    HostTensor Outputs::* tensor;
-    Limit Limits::* limit;
-  };
-  constexpr Field kFields[] = {
-      {"out", &Outputs::out, &Limits::out},
-      {"lse", &Outputs::lse, &Limits::lse},
-      {"d_q", &Outputs::d_q, &Limits::d_q},
-      {"d_k", &Outputs::d_k, &Limits::d_k},
-      {"d_v", &Outputs::d_v, &Limits::d_v},
-      {"d_projection_k", &Outputs::d_projection_k, &Limits::d_projection_k},
-      {"d_projection_v", &Outputs::d_projection_v, &Limits::d_projection_v},
-      {"d_log_decay", &Outputs::d_log_decay, &Limits::d_log_decay},
-      {"d_gamma", &Outputs::d_gamma, &Limits::d_gamma},
-      {"d_beta", &Outputs::d_beta, &Limits::d_beta},
-  };
   Verdict verdict;
-  for (const Field& field : kFields) {
+  for (const ResultField& field : kAllResults) {
     const HostTensor& tensor = result.*field.tensor;
     if (tensor.absent()) continue;
     if ((exact.*field.tensor).absent())

@@ -19,6 +19,25 @@ inline constexpr std::pair<const char*, HostTensor Outputs::*> kSoftmaxResults[]
     {"d_k", &Outputs::d_k},
     {"d_v", &Outputs::d_v}};
 
+// All that there may be, with the limit of each.
+struct ResultField {
+  const char* name;
+  HostTensor Outputs::* tensor;
+  Limit Limits::* limit;
+};
+inline constexpr ResultField kAllResults[] = {
+    {"out", &Outputs::out, &Limits::out},
+    {"lse", &Outputs::lse, &Limits::lse},
+    {"d_q", &Outputs::d_q, &Limits::d_q},
+    {"d_k", &Outputs::d_k, &Limits::d_k},
+    {"d_v", &Outputs::d_v, &Limits::d_v},
+    {"d_projection_k", &Outputs::d_projection_k, &Limits::d_projection_k},
+    {"d_projection_v", &Outputs::d_projection_v, &Limits::d_projection_v},
+    {"d_log_decay", &Outputs::d_log_decay, &Limits::d_log_decay},
+    {"d_gamma", &Outputs::d_gamma, &Limits::d_gamma},
+    {"d_beta", &Outputs::d_beta, &Limits::d_beta},
+};
+
 // An error against its limit: of an element, or the 2-norm over a row or a tensor.
 struct Judgement {
   double error = 0, limit = 0;

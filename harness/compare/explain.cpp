@@ -124,20 +124,72 @@ Place place_of(const Seen& t, const Oracle& oracle) {
   return place;
 }
 
-// Query rows at ends of chunks only.
-std::string of_ends(const Place& place, const Oracle& oracle, int ranks) {
-  const std::int64_t N = oracle.problem().shape.N;
-  for (const int P : usual_ranks(ranks)) {
-    for (const std::int64_t chunks : {std::int64_t{P}, std::int64_t{2} * P}) {
-      if (chunks * 8 > N || std::ssize(place.tokens) > 2 * chunks) continue;
-      std::set<std::int64_t> sides;
-      for (const std::int64_t end : chunk_ends(N, chunks)) sides.insert({end - 1, end});
-      if (!place.tokens.empty() && std::ranges::includes(sides, place.tokens))
-        return fmt::format(
-            "wrong are only rows at ends of the {} chunks of {} ranks: as if a mask were off by "
-            "one there",
-            chunks, P);
+// "1 to 3, 5"
+std::string ranges_of(const std::set<std::int64_t>& numbers) {
+  std::string text;
+  for (auto it = numbers.begin(); it != numbers.end();) {
+    const std::int64_t first = *it;
+    std::int64_t last = first;
+    while (++it != numbers.end() && *it == last + 1) ++last;
+    text += fmt::format("{}{}", text.empty() ? "" : ", ", first);
+    if (last > first) text += fmt::format("{}{}", last > first + 1 ? " to " : ", ", last);
+  }
+  return text;
+}
+
+// Which documents and, of a known layout, which ranks and chunks the wrong rows belong to, where it is not all of them.
+std::string of_owners(const Place& place, const Oracle& oracle, const RunHint& run) {
+  const Problem& problem = oracle.problem();
+  const std::int64_t N = problem.shape.N;
+  std::string text;
+  if (place.tokens.empty()) return text;
+  if (const std::vector<std::int32_t>& ids = problem.mask.segment_ids;
+      !ids.empty() && problem.shape.B == 1) {
+    std::set<std::int64_t> wrong;
+    std::int64_t document = 0;
+    for (std::int64_t n = 0; n < N; ++n) {
+      document += n > 0 && ids[static_cast<std::size_t>(n)] != ids[static_cast<std::size_t>(n - 1)];
+      if (place.tokens.contains(n)) wrong.insert(document);
     }
+    if (std::ssize(wrong) <= document)
+      text += fmt::format("; of documents {} of 0 to {}", ranges_of(wrong), document);
+  }
+  if (run.ranks == 0 || !run.sharding) return text;
+  const Layout layout(*run.sharding, N, run.ranks);
+  std::set<std::int64_t> ranks, chunks;
+  for (int rank = 0; rank < run.ranks; ++rank) {
+    const Tokens tokens = layout.tokens(rank);
+    const std::int64_t pieces = std::ssize(tokens.runs());
+    for (std::int64_t i = 0, piece = 0; piece < pieces; ++piece) {
+      const Run& held = tokens.runs()[static_cast<std::size_t>(piece)];
+      for (const std::int64_t end = i + held.count; i < end; ++i) {
+        if (!place.tokens.contains(tokens.position(i))) continue;
+        ranks.insert(rank);
+        chunks.insert(piece);
+      }
+    }
+  }
+  if (std::ssize(ranks) < run.ranks)
+    text += fmt::format("; of ranks {} of 0 to {}", ranges_of(ranks), run.ranks - 1);
+  if (*run.sharding == Sharding::kZigzag && chunks.size() == 1)
+    text += fmt::format("; of the {} chunk of every rank only",
+                        *chunks.begin() == 0 ? "first" : "second");
+  return text;
+}
+
+// Query rows at ends of chunks only.
+std::string of_ends(const Place& place, const Oracle& oracle, const RunHint& run) {
+  const std::int64_t N = oracle.problem().shape.N;
+  for (const Cut& cut : usual_cuts(run)) {
+    const std::int64_t chunks = cut.chunks();
+    if (chunks == 1 || chunks * 8 > N || std::ssize(place.tokens) > 2 * chunks) continue;
+    std::set<std::int64_t> sides;
+    for (const std::int64_t end : chunk_ends(N, chunks)) sides.insert({end - 1, end});
+    if (!place.tokens.empty() && std::ranges::includes(sides, place.tokens))
+      return fmt::format(
+          "wrong are only rows at ends of the {} chunks of {} ranks: as if a mask were off by one "
+          "there",
+          chunks, cut.ranks);
   }
   return {};
 }
@@ -163,32 +215,36 @@ std::string of_documents(const Place& place, const Oracle& oracle) {
          "least between shards";
 }
 
+// All tokens, rank after rank.
+std::vector<std::int64_t> order_of(const Layout& layout) {
+  std::vector<std::int64_t> order;
+  for (int rank = 0; rank < layout.ranks(); ++rank) {
+    const Tokens tokens = layout.tokens(rank);
+    for (std::int64_t i = 0; i < tokens.count(); ++i) order.push_back(tokens.position(i));
+  }
+  return order;
+}
+
 // Rows of the right result in the order in which ranks hold them.
-std::string of_order(const Seen& t, const Oracle& oracle, int ranks) {
+std::string of_order(const Seen& t, const Oracle& oracle, const RunHint& run) {
   const Shape& s = oracle.problem().shape;
   if (oracle.sampled() || t.verdict.name == "lse" || s.N < 8 || s.B < 1) return {};
   const std::int64_t width = t.exact.size() / (s.B * s.N);
-  for (const int P : usual_ranks(ranks)) {
-    for (const Sharding sharding : {Sharding::kZigzag, Sharding::kStriped}) {
-      const Layout layout(sharding, s.N, P);
-      std::vector<std::int64_t> order;
-      for (int rank = 0; rank < P; ++rank) {
-        const Tokens tokens = layout.tokens(rank);
-        for (std::int64_t i = 0; i < tokens.count(); ++i) order.push_back(tokens.position(i));
+  for (const Cut& cut : usual_cuts(run)) {
+    if (cut.sharding == Sharding::kContiguous) continue;
+    const std::vector<std::int64_t> order = order_of(Layout(cut.sharding, s.N, cut.ranks));
+    double error = 0, size = 0;
+    for (std::int64_t n = 0; n < s.N; ++n) {
+      const std::int64_t from = order[static_cast<std::size_t>(n)];
+      if (from == n) continue;
+      for (std::int64_t c = 0; c < width; ++c) {
+        error += std::pow(t.x.at(n * width + c) - t.exact.at(from * width + c), 2);
+        size += std::pow(t.exact.at(from * width + c), 2);
       }
-      double error = 0, size = 0;
-      for (std::int64_t n = 0; n < s.N; ++n) {
-        const std::int64_t from = order[static_cast<std::size_t>(n)];
-        if (from == n) continue;
-        for (std::int64_t c = 0; c < width; ++c) {
-          error += std::pow(t.x.at(n * width + c) - t.exact.at(from * width + c), 2);
-          size += std::pow(t.exact.at(from * width + c), 2);
-        }
-      }
-      if (size > 0 && error < 1e-3 * size)
-        return fmt::format("{} holds the right rows in {} order for P = {}", t.verdict.name,
-                           name_of(sharding), P);
     }
+    if (size > 0 && error < 1e-3 * size)
+      return fmt::format("{} holds the right rows in {} order for P = {}", t.verdict.name,
+                         name_of(cut.sharding), cut.ranks);
   }
   return {};
 }
@@ -221,7 +277,7 @@ std::string of_backward(const std::vector<Seen>& wrong, const Verdict& verdict) 
 }  // namespace
 
 std::vector<std::string> explain(const Oracle& oracle, const Outputs& result,
-                                 const Verdict& verdict, int ranks) {
+                                 const Verdict& verdict, const RunHint& run) {
   const Outputs rows = oracle.rows(result);
   std::vector<Seen> wrong;
   for (const TensorVerdict& tensor : verdict.tensors) {
@@ -240,17 +296,18 @@ std::vector<std::string> explain(const Oracle& oracle, const Outputs& result,
   if (const Seen& first = wrong.front();
       first.verdict.name == "out" || first.verdict.name == "lse") {
     const Place place = place_of(first, oracle);
-    mask = of_ends(place, oracle, ranks);
+    mask = of_ends(place, oracle, run);
     if (mask.empty()) mask = of_documents(place, oracle);
     say(mask);
   }
   for (const Seen& t : wrong) {
     const std::size_t before = sentences.size();
     say(of_factor(t));
-    if (sentences.size() == before) say(of_order(t, oracle, ranks));
+    if (sentences.size() == before) say(of_order(t, oracle, run));
     say(of_numbers(t));
     if (sentences.size() == before && mask.empty()) say(of_roundings(t, oracle.problem().dtype));
-    say(place_of(t, oracle).text);
+    const Place place = place_of(t, oracle);
+    say(place.text + of_owners(place, oracle, run));
   }
   if (oracle.judge_rows(rows, 2).passed())
     say(fmt::format("all is within limits if partial results may be stored in {} (see --roundings)",

@@ -9,9 +9,9 @@
 
 namespace sp {
 
-// Sentences, the most telling first; empty if nothing stands out. ranks: of the run, 0 if unknown. Everything that is said
+// Sentences, the most telling first; empty if nothing stands out. Everything that is said
 // was compared with the numbers of `result`; what it may come from is said as such.
 std::vector<std::string> explain(const Oracle& oracle, const Outputs& result,
-                                 const Verdict& verdict, int ranks);
+                                 const Verdict& verdict, const RunHint& run);
 
 }  // namespace sp

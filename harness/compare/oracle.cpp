@@ -108,7 +108,7 @@ Oracle::Oracle(const Problem& problem, const Inputs& inputs, bool exact_case, Op
       (sampling.tokens > 0 ||
        (plain > kMost && seconds_of_truth(problem, backward) > sampling.seconds)))
     tokens_ = sample_tokens(problem, sampling.tokens > 0 ? sampling.tokens : kSampledTokens,
-                            sampling.ranks);
+                            sampling.run);
   if (std::ssize(tokens_) == problem.shape.N) tokens_.clear();
   softmax_ = sampled() ? softmax_truth(problem, inputs, tokens_, operands)
                        : softmax_truth(problem, inputs, operands);
@@ -120,7 +120,7 @@ void Oracle::prepare_linear(const Sampling& sampling) {
   const bool stack = problem_.family() == Family::kHybrid;
   if (reference_work(problem_, !inputs_.d_out.absent()) > kMost && !sampling.everything)
     tokens_ = sample_tokens(problem_, sampling.tokens > 0 ? sampling.tokens : kSampledLinear,
-                            sampling.ranks);
+                            sampling.run);
   if (sampled()) {
     if (stack || is_normalised(*problem_.module) || !problem_.mask.causal) {
       throw Error(

@@ -9,22 +9,30 @@ namespace sp {
 namespace {
 
 // Tokens before which something ends.
-std::set<std::int64_t> ends_of(const Problem& problem, int ranks) {
+std::set<std::int64_t> ends_of(const Problem& problem, const RunHint& run) {
   const std::int64_t N = problem.shape.N;
   const std::vector<std::int32_t>& ids = problem.mask.segment_ids;
   std::set<std::int64_t> ends;
   for (std::size_t i = 1; i < ids.size(); ++i)
     if (ids[i] != ids[i - 1]) ends.insert(static_cast<std::int64_t>(i) % N);
-  for (const int P : usual_ranks(ranks))
-    for (const std::int64_t chunks : {std::int64_t{P}, std::int64_t{2} * P})
-      ends.merge(chunk_ends(N, chunks));
+  for (const Cut& cut : usual_cuts(run)) ends.merge(chunk_ends(N, cut.chunks()));
   return ends;
 }
 
 }  // namespace
 
-std::vector<int> usual_ranks(int ranks) {
-  return ranks > 0 ? std::vector<int>{ranks} : std::vector<int>{2, 3, 4, 6, 8, 16};
+std::int64_t Cut::chunks() const {
+  return sharding == Sharding::kStriped ? 1 : sharding == Sharding::kZigzag ? 2 * ranks : ranks;
+}
+
+std::vector<Cut> usual_cuts(const RunHint& run) {
+  std::vector<Cut> cuts;
+  for (const int P :
+       run.ranks > 0 ? std::vector<int>{run.ranks} : std::vector<int>{2, 3, 4, 6, 8, 16}) {
+    for (const Sharding sharding : {Sharding::kContiguous, Sharding::kZigzag, Sharding::kStriped})
+      if (!run.sharding || *run.sharding == sharding) cuts.push_back({P, sharding});
+  }
+  return cuts;
 }
 
 std::set<std::int64_t> chunk_ends(std::int64_t N, std::int64_t chunks) {
@@ -37,7 +45,8 @@ std::set<std::int64_t> chunk_ends(std::int64_t N, std::int64_t chunks) {
   return ends;
 }
 
-std::vector<std::int64_t> sample_tokens(const Problem& problem, std::int64_t count, int ranks) {
+std::vector<std::int64_t> sample_tokens(const Problem& problem, std::int64_t count,
+                                        const RunHint& run) {
   constexpr double kGolden = 0.6180339887498949;
   const std::int64_t N = problem.shape.N;
   if (count >= N) count = N;
@@ -46,7 +55,7 @@ std::vector<std::int64_t> sample_tokens(const Problem& problem, std::int64_t cou
     if (token >= 0 && token < N) tokens.insert(token);
   };
   for (const std::int64_t token : {std::int64_t{0}, N / 2, N - 1}) add(token);
-  const std::set<std::int64_t> ends = ends_of(problem, ranks);
+  const std::set<std::int64_t> ends = ends_of(problem, run);
   const std::int64_t step = 1 + std::ssize(ends) / (4 * count + 1);
   std::int64_t number = 0;
   for (const std::int64_t end : ends) {

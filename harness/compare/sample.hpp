@@ -3,12 +3,20 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <set>
 #include <vector>
 
+#include "optimized/sharding/layout.hpp"
 #include "reference/problem/problem.hpp"
 
 namespace sp {
+
+// What is known of the run that is judged.
+struct RunHint {
+  int ranks = 0;  // 0: unknown
+  std::optional<Sharding> sharding{};
+};
 
 struct Sampling {
   double seconds =
@@ -16,21 +24,28 @@ struct Sampling {
   std::int64_t tokens =
       0;  // compare so many; 0: let the time decide, and then kSampledTokens of a longer one
   bool everything = false;  // whatever it takes
-  int ranks = 0;            // of the run that is judged, whose chunks end somewhere; 0: unknown
+  RunHint run{};            // whose chunks end somewhere
 };
 
 inline constexpr std::int64_t kSampledTokens = 256;
 
-// The rank counts whose chunks are looked at: `ranks`, or where it is 0 the usual ones.
-std::vector<int> usual_ranks(int ranks);
+// Layouts that the run may have had: the one that is known, or the usual ones on 2, 3, 4, 6, 8 and 16 ranks.
+struct Cut {
+  int ranks;
+  Sharding sharding;
+  std::int64_t chunks()
+      const;  // that a sequence is cut into; 1 if neighbours are on different ranks
+};
+std::vector<Cut> usual_cuts(const RunHint& run);
 // Tokens at which a chunk begins, but the first: chunks differ in length by one at most, the longer ones first, or all are
 // rounded up.
 std::set<std::int64_t> chunk_ends(std::int64_t N, std::int64_t chunks);
 
-// In ascending order: first, middle and last; both sides of every end of a document and of the chunks of contiguous and
-// zigzag layouts on `ranks` ranks (unknown: 2, 3, 4, 6, 8 and 16); and tokens spread by the golden ratio, with which no
+// In ascending order: first, middle and last; both sides of every end of a document and of the chunks of usual_cuts(); and
+// tokens spread by the golden ratio, with which no
 // layout has a stride in common. At least `count` of them, if there are as many. Of ends, which may be many, at most
 // four times `count`, evenly.
-std::vector<std::int64_t> sample_tokens(const Problem& problem, std::int64_t count, int ranks);
+std::vector<std::int64_t> sample_tokens(const Problem& problem, std::int64_t count,
+                                        const RunHint& run);
 
 }  // namespace sp

@@ -20,7 +20,7 @@ Mutant with_module(Module module, Mutant mutant) {
 }
 
 std::vector<MutantVerdict> hunt(Backend& backend, const Rig& rig, const Mutant& mutant,
-                                std::int64_t most_cases, std::uint64_t seed) {
+                                std::int64_t most_cases, std::uint64_t seed, bool watched) {
   std::vector<MutantVerdict> verdicts;
   for (const char* id : mutant.algorithms) {
     VerifyOptions options;
@@ -32,12 +32,16 @@ std::vector<MutantVerdict> hunt(Backend& backend, const Rig& rig, const Mutant& 
     options.cases = most_cases;
     options.seed = seed;
     options.most_shrinks = 0;
+    options.name_first_wrong = watched;
     options.rig = rig;
     options.rig.wrap_kernels = mutant.kernels;
     options.rig.wrap_communicator = mutant.communicator;
     const AlgorithmReport report = verify(backend, options).front();
-    MutantVerdict verdict{id, report.failure.has_value(), report.cases, {}};
-    if (report.failure) verdict.how = report.failure->what;
+    MutantVerdict verdict{id, report.failure.has_value(), report.cases, {}, {}};
+    if (report.failure) {
+      verdict.how = report.failure->what;
+      verdict.first = report.failure->first;
+    }
     verdicts.push_back(std::move(verdict));
   }
   return verdicts;
@@ -49,7 +53,7 @@ std::vector<MutantVerdict> hunt(const Mutant& mutant, std::int64_t most_cases, s
   Rig rig;
   rig.checked = true;
   rig.fence = Fence::kPoisonAndCanary;
-  return hunt(*backend, rig, mutant, most_cases, seed);
+  return hunt(*backend, rig, mutant, most_cases, seed, true);
 }
 
 }  // namespace sp

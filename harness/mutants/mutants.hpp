@@ -45,11 +45,12 @@ struct MutantVerdict {
   bool killed = false;
   std::int64_t cases = 0;  // until it was found out
   std::string how;         // the failure's first line
+  std::string first;       // the first kernel or message that was wrong, of hunts that are watched
 };
 // Runs the same check as `seqpar verify` on up to `most_cases` random problems: on threads, with all
 // that the rig can find; or on any back-end that survives failures.
 std::vector<MutantVerdict> hunt(Backend& backend, const Rig& rig, const Mutant& mutant,
-                                std::int64_t most_cases, std::uint64_t seed);
+                                std::int64_t most_cases, std::uint64_t seed, bool watched = false);
 std::vector<MutantVerdict> hunt(const Mutant& mutant, std::int64_t most_cases, std::uint64_t seed);
 
 }  // namespace sp

@@ -75,11 +75,12 @@ ResultFile read_result_unprotected(const std::string& path, std::int64_t file_by
   return read_raw(path, file_bytes);
 }
 
-void write_result(const std::string& path, const Problem& problem, const Outputs& outputs,
-                  const ResultInfo& info, const Environment& environment) {
-  SP_CHECK(!outputs.out.absent(), "a result without out");
+namespace {
+
+void write_as(const char* schema, const std::string& path, const Problem& problem,
+              const Outputs& outputs, const ResultInfo& info, const Environment& environment) {
   h5::Handle file = h5::create_image();
-  write_schema(file, kSchema);
+  write_schema(file, schema);
   h5::write_attribute(file, "algorithm", info.algorithm);
   h5::write_attribute(file, "backend", info.backend);
   h5::write_attribute(file, "ranks", info.ranks);
@@ -92,6 +93,19 @@ void write_result(const std::string& path, const Problem& problem, const Outputs
   }
   write_environment(file, environment);
   write_file_atomically(path, h5::take_image(std::move(file)));
+}
+
+}  // namespace
+
+void write_result(const std::string& path, const Problem& problem, const Outputs& outputs,
+                  const ResultInfo& info, const Environment& environment) {
+  SP_CHECK(!outputs.out.absent(), "a result without out");
+  write_as(kSchema, path, problem, outputs, info, environment);
+}
+
+void write_errors(const std::string& path, const Problem& problem, const Outputs& errors,
+                  const ResultInfo& info, const Environment& environment) {
+  write_as("seqpar.errors", path, problem, errors, info, environment);
 }
 
 }  // namespace sp

@@ -34,4 +34,8 @@ ResultFile read_result_unprotected(const std::string& path, std::int64_t file_by
 void write_result(const std::string& path, const Problem& problem, const Outputs& outputs,
                   const ResultInfo& info, const Environment& environment);
 
+// The same of errors (schema seqpar.errors): what a result is off by, NaN where that is not known. Any tensor may be absent.
+void write_errors(const std::string& path, const Problem& problem, const Outputs& errors,
+                  const ResultInfo& info, const Environment& environment);
+
 }  // namespace sp

@@ -69,6 +69,8 @@ class Backend {
   virtual void run(int ranks, const Rig& rig, const std::function<void(Machine&)>& body) = 0;
   // Whether the back-end can run again after run() threw; otherwise the process must end.
   virtual bool survives_failure() const = 0;
+  // Whether a witness can watch: all ranks are here, and the host sees their tensors.
+  virtual bool can_be_watched() const { return false; }
   // The process that holds rank 0 reports and compares; the others follow its decision.
   virtual bool leads() const = 0;
   virtual bool agree(bool leaders_verdict) = 0;

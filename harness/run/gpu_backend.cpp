@@ -56,6 +56,9 @@ class GpuBackend final : public Backend {
   std::int64_t longest() const override { return kLongest; }
   void run(int ranks, const Rig& rig, const std::function<void(Machine&)>& body) override;
   bool survives_failure() const override { return kSurvivesFailure; }
+  bool can_be_watched() const override {
+    return kSurvivesFailure;
+  }  // the emulator's memory is the host's
   bool leads() const override { return true; }
   bool agree(bool leaders_verdict) override { return leaders_verdict; }
 

@@ -15,6 +15,7 @@ class ThreadBackend final : public Backend {
     run_ranks(ranks, time_limit_, [&](Communicator& comm) { run_on_cpu(comm, rig, body); });
   }
   bool survives_failure() const override { return true; }
+  bool can_be_watched() const override { return true; }
   bool leads() const override { return true; }
   bool agree(bool leaders_verdict) override { return leaders_verdict; }
 

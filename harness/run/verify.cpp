@@ -9,6 +9,7 @@
 #include "harness/compare/diagnose.hpp"
 #include "harness/compare/oracle.hpp"
 #include "harness/run/modules.hpp"
+#include "harness/witness/first_wrong.hpp"
 
 namespace sp {
 namespace {
@@ -93,17 +94,36 @@ CaseReport check(Backend& backend, const Rig& rig, const Algorithm& algorithm, c
   return report;
 }
 
+constexpr std::string_view kNobody =
+    "no kernel and no message: all did what they were asked to; `--backend ledger` finds out "
+    "whether it was the right thing";
+
+// Where the fault is, in a sentence; empty: nobody watched.
+std::string find_first_wrong(Backend& backend, const VerifyOptions& options,
+                             const Algorithm& algorithm, const Case& smallest,
+                             std::unique_ptr<Prepared>& memo) {
+  if (!options.name_first_wrong || !backend.can_be_watched()) return {};
+  const Prepared& prepared = prepare(memo, smallest, options.backward, backend);
+  const Oracle& oracle = *prepared.oracle;
+  const std::string culprit =
+      first_wrong(backend, options.rig, algorithm, smallest.problem, prepared.inputs,
+                  smallest.world, oracle.sampled() ? nullptr : &oracle.exact());
+  return culprit.empty() ? std::string(kNobody) : culprit;
+}
+
 Failure describe_failure(const AlgorithmReport& row, const VerifyOptions& options,
-                         std::uint64_t index, const Case& smallest, const std::string& what) {
+                         std::uint64_t index, const Case& smallest, const std::string& what,
+                         const std::string& first) {
   const char* id = row.algorithm->id;
   std::string message = fmt::format(
-      "{} fails\n  problem  {}\n  found    {}\n  repeat   ./seqpar verify --algorithm {}{} --seed "
+      "{} fails\n  problem  {}\n  found    {}\n{}  repeat   ./seqpar verify --algorithm {}{} "
+      "--seed "
       "{} "
       "--case {}{}",
-      id, describe(smallest), what, id,
+      id, describe(smallest), what, first.empty() ? "" : fmt::format("  first    {}\n", first), id,
       row.module ? fmt::format(" --module {}", name_of(*row.module)) : "", options.seed, index,
       options.repeat_flags);
-  return {index, smallest, what, std::move(message)};
+  return {index, smallest, what, first, std::move(message)};
 }
 
 // Draws case `index` for one algorithm and enters the outcome into its report.
@@ -112,7 +132,8 @@ void meet(Backend& backend, const VerifyOptions& options, Pins pins, std::uint64
   const Algorithm& algorithm = *report.algorithm;
   if (report.module) pins.module = report.module;
   std::string what;
-  bool skipped = false, first = true;  // the case itself comes first, then its smaller ones
+  bool thrown = false, skipped = false,
+       first = true;  // the case itself comes first, then its smaller ones
   const auto fails = [&](const Case& drawn) {
     validate(drawn.problem);
     validate(drawn.world, backend);
@@ -125,6 +146,7 @@ void meet(Backend& backend, const VerifyOptions& options, Pins pins, std::uint64
     const CaseReport result = check(backend, options.rig, algorithm, drawn, options.backward, memo);
     if (!result.message.empty()) {
       what = result.message;
+      thrown = result.verdict.tensors.empty();
       return true;
     }
     for (const TensorVerdict& tensor : result.verdict.tensors) {
@@ -139,7 +161,11 @@ void meet(Backend& backend, const VerifyOptions& options, Pins pins, std::uint64
   };
   const std::optional<Case> smallest =
       find_failure(pins, algorithm.family, options.seed, index, options.most_shrinks, fails);
-  if (smallest) report.failure = describe_failure(report, options, index, *smallest, what);
+  if (smallest) {
+    std::string culprit = find_first_wrong(backend, options, algorithm, *smallest, memo);
+    if (culprit == kNobody && thrown) culprit.clear();  // the error itself says where
+    report.failure = describe_failure(report, options, index, *smallest, what, culprit);
+  }
   ++(skipped ? report.skipped : report.cases);
 }
 

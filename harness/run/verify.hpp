@@ -26,14 +26,17 @@ struct VerifyOptions {
   bool per_module = false;
   Rig rig;
   int most_shrinks = 60;
-  std::string repeat_flags;  // of the command that repeats a failure: back-end and pins
+  bool name_first_wrong = true;  // of a failure, where the back-end can be watched
+  std::string repeat_flags;      // of the command that repeats a failure: back-end and pins
 };
 
 struct Failure {
   std::uint64_t index = 0;  // number of the case in its stream
   Case smallest;            // after shrinking
   std::string what;         // what is wrong and where, one line
-  std::string message;      // problem, what, and the command that repeats it; several lines
+  std::string
+      first;  // the first kernel or message that was wrong; empty: none was, or nobody watched
+  std::string message;  // problem, what, and the command that repeats it; several lines
 };
 
 struct AlgorithmReport {

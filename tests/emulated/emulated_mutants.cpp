@@ -53,10 +53,11 @@ bool only_on_hosts(const sp::Mutant& mutant) {
 void hunt_one(sp::Backend& backend, const sp::Mutant& mutant, Count& count) {
   ++count.mutants;
   bool killed = true;
-  for (const sp::MutantVerdict& verdict : sp::hunt(backend, {}, mutant, kMostCases, kSeed)) {
+  for (const sp::MutantVerdict& verdict : sp::hunt(backend, {}, mutant, kMostCases, kSeed, true)) {
     killed = killed && verdict.killed;
-    fmt::print("{:<30} {:<26} {:<8} case {:>3}  {}\n", mutant.id, verdict.algorithm,
-               verdict.killed ? "killed" : "SURVIVED", verdict.cases, verdict.how.substr(0, 160));
+    fmt::print("{:<30} {:<26} {:<8} case {:>3}  {}\n    first: {}\n", mutant.id, verdict.algorithm,
+               verdict.killed ? "killed" : "SURVIVED", verdict.cases, verdict.how.substr(0, 160),
+               verdict.first.empty() ? "-" : verdict.first);
   }
   count.killed += killed ? 1 : 0;
   std::fflush(stdout);

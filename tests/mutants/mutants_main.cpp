@@ -17,8 +17,9 @@ int main(int argc, char** argv) {
     bool killed = true;
     for (const sp::MutantVerdict& verdict : sp::hunt(mutant, kMostCases, kSeed)) {
       killed = killed && verdict.killed;
-      fmt::print("{:<30} {:<26} {:<8} case {:>3}  {}\n", mutant.id, verdict.algorithm,
-                 verdict.killed ? "killed" : "SURVIVED", verdict.cases, verdict.how.substr(0, 160));
+      fmt::print("{:<30} {:<26} {:<8} case {:>3}  {}\n    first: {}\n", mutant.id,
+                 verdict.algorithm, verdict.killed ? "killed" : "SURVIVED", verdict.cases,
+                 verdict.how.substr(0, 160), verdict.first.empty() ? "-" : verdict.first);
     }
     killed_mutants += killed ? 1 : 0;
     std::fflush(stdout);

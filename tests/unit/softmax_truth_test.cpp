@@ -136,7 +136,7 @@ TEST(SoftmaxTruth, SizesAreTwoToTwentyTimesTheErrorsOfPlainLoops) {
 
 TEST(Sample, HoldsBothSidesOfEveryBorder) {
   sp::Case drawn = long_case(true, 0);
-  const std::vector<std::int64_t> tokens = sample_tokens(drawn.problem, 64, 0);
+  const std::vector<std::int64_t> tokens = sample_tokens(drawn.problem, 64, {});
   EXPECT_GE(std::ssize(tokens), 64);
   EXPECT_TRUE(std::ranges::is_sorted(tokens));
   for (const std::int64_t end : {130, 260, 390, 520, 650, 80, 350, 175, 525, 88}) {
@@ -144,13 +144,13 @@ TEST(Sample, HoldsBothSidesOfEveryBorder) {
       EXPECT_TRUE(std::ranges::binary_search(tokens, token)) << token;
   }
   // Five chunks of 140 tokens, or ten of 70.
-  const std::vector<std::int64_t> five = sample_tokens(drawn.problem, 64, 5);
+  const std::vector<std::int64_t> five = sample_tokens(drawn.problem, 64, {5});
   for (const std::int64_t token : {69, 70, 139, 140, 629, 630})
     EXPECT_TRUE(std::ranges::binary_search(five, token)) << token;
-  EXPECT_EQ(std::ssize(sample_tokens(drawn.problem, 700, 0)), 700);
+  EXPECT_EQ(std::ssize(sample_tokens(drawn.problem, 700, {})), 700);
   drawn.problem.shape.N = 0;
   drawn.problem.mask.segment_ids.clear();
-  EXPECT_TRUE(sample_tokens(drawn.problem, 64, 0).empty());
+  EXPECT_TRUE(sample_tokens(drawn.problem, 64, {}).empty());
 }
 
 }  // namespace
