@@ -52,10 +52,13 @@ class WitnessedKernels final : public Kernels {
   }
   void do_attention(const AttentionBlock& block, const Partial& result) override {
     complain(misplaced_operand(me_->witness, block), "attention");
-    watch("attention", {{"out", result.out}, {"lse", result.lse}}, [&](Kernels& k, auto&& at) {
-      with(block, at,
-           [&](const AttentionBlock& b) { k.attention(b, {at(result.out), at(result.lse)}); });
-    });
+    watch(
+        "attention", {{"out", result.out}, {"lse", result.lse}},
+        [&](Kernels& k, auto&& at) {
+          with(block, at,
+               [&](const AttentionBlock& b) { k.attention(b, {at(result.out), at(result.lse)}); });
+        },
+        true);
   }
   void do_merge(const Partial& into, const Partial& from) override {
     watch("merge", {{"out", into.out}, {"lse", into.lse}}, [&](Kernels& k, auto&& at) {
@@ -70,13 +73,15 @@ class WitnessedKernels final : public Kernels {
                              const Tensor& delta, const AttentionGradients& gradients) override {
     complain(misplaced_operand(me_->witness, block), "attention_backward");
     complain(incomplete_rows(me_->witness, block, d_out, lse, delta), "attention_backward");
-    watch("attention_backward",
-          {{"d_q", gradients.d_q}, {"d_k", gradients.d_k}, {"d_v", gradients.d_v}},
-          [&](Kernels& k, auto&& at) {
-            with(block, at, [&](const AttentionBlock& b) {
-              k.attention_backward(b, at(d_out), at(lse), at(delta), all(gradients, at));
-            });
+    watch(
+        "attention_backward",
+        {{"d_q", gradients.d_q}, {"d_k", gradients.d_k}, {"d_v", gradients.d_v}},
+        [&](Kernels& k, auto&& at) {
+          with(block, at, [&](const AttentionBlock& b) {
+            k.attention_backward(b, at(d_out), at(lse), at(delta), all(gradients, at));
           });
+        },
+        true);
   }
   void do_scores(const Tensor& scores, const Tensor& a, const Tensor& b, double scale) override {
     watch("scores", {{"scores", scores}},
@@ -284,12 +289,13 @@ class WitnessedKernels final : public Kernels {
   }
 
   template <class Call>
-  void watch(const char* kernel, const std::vector<Written>& results, Call&& call) {
+  void watch(const char* kernel, const std::vector<Written>& results, Call&& call,
+             bool rounds_operands = false) {
     // Before the real call changes what twins are made of.
     CpuMemory memory;
     std::array<std::vector<Values>, 1 + kStrays> yardsticks;
     for (std::size_t run = 0; run < yardsticks.size(); ++run) {
-      Twins twins(memory, run == 0 ? 0 : me_->witness.unit(), run);
+      Twins twins(memory, run == 0 ? 0 : me_->witness.unit(rounds_operands), run);
       call(plain_, twins);
       for (const Written& result : results) yardsticks[run].push_back(twins.values(result.tensor));
     }

@@ -15,7 +15,7 @@ namespace {
 #ifdef SP_SANITIZED
 constexpr std::uint64_t kCases = 4;
 #else
-constexpr std::uint64_t kCases = 16;
+constexpr std::uint64_t kCases = 8;
 #endif
 
 std::string first_wrong_of(const Algorithm& algorithm, const sp::Case& drawn) {
