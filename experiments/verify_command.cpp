@@ -261,8 +261,9 @@ void add_problem_options(const CommandLine& sub, Options& o) {
       .one_of({"on", "off"})
       .group("Pins");
   sub.option("--dtype", o.dtype, "Pin the storage type: f32, bf16, f16, f64").group("Pins");
-  sub.option("--values", o.values,
-             "Pin the values: normal, dominant, huge, identical_keys, constant_v, tiny, integers")
+  sub.option(
+         "--values", o.values,
+         "Pin the values: normal, dominant, huge, identical_keys, constant_v, tiny, integers, deep")
       .group("Pins");
   sub.option("--module", o.module,
              "Pin the module of linear attention: basic, lightning, retention, gla, based, "

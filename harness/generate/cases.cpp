@@ -147,7 +147,8 @@ void draw_linear(const Draw& d, const Pins& pins, Family family, Case& drawn) {
   if (exact) {
     drawn.values = Values::kIntegers;
   } else if (drawn.values == Values::kDominant || drawn.values == Values::kHugeScores ||
-             drawn.values == Values::kIntegers || (stack && drawn.values == Values::kTiny)) {
+             drawn.values == Values::kDeepScores || drawn.values == Values::kIntegers ||
+             (stack && drawn.values == Values::kTiny)) {
     drawn.values = Values::kNormal;  // products of tiny values over layers leave the range of f32
   }
   drawn.decays =
@@ -202,7 +203,7 @@ Case build(const Draw& d, const Pins& pins, Family family) {
   drawn.values = pins.values.value_or(pick(
       std::array{Values::kNormal, Values::kDominant, Values::kNormal, Values::kNormal,
                  Values::kHugeScores, Values::kIdenticalKeys, Values::kNormal, Values::kConstantV,
-                 Values::kDominant, Values::kTiny, Values::kNormal, Values::kDominant},
+                 Values::kDominant, Values::kTiny, Values::kDeepScores, Values::kDominant},
       d.values));
   validate(problem);  // pinned shapes may be too large: before any loop over tokens
   if (family == Family::kLinear || family == Family::kHybrid) {
@@ -212,7 +213,8 @@ Case build(const Draw& d, const Pins& pins, Family family) {
   if (drawn.values == Values::kIntegers) drawn.values = Values::kNormal;
   if (family == Family::kProjectedSoftmax) {
     problem.projected = pins.projected.value_or(1 + d.projected * 3);
-    if (drawn.values == Values::kDominant) drawn.values = Values::kNormal;
+    if (drawn.values == Values::kDominant || drawn.values == Values::kDeepScores)
+      drawn.values = Values::kNormal;
   } else {
     draw_mask(d, pins, problem);
   }

@@ -21,6 +21,7 @@ namespace sp {
 // How the tensors are filled. kDominant has an exact answer: one key per query outweighs all others
 // by more than the exponent range, so out must equal a row of v, and all gradients are known, bit
 // for bit.
+// kDeepScores: all scores lie near -4e4, one apart from each other: below every number that stands for minus infinity.
 // kIntegers is the exact answer of linear attention: small integers without decay, all sums exact.
 enum class Values : std::uint8_t {
   kNormal,
@@ -29,7 +30,8 @@ enum class Values : std::uint8_t {
   kIdenticalKeys,
   kConstantV,
   kTiny,
-  kIntegers
+  kIntegers,
+  kDeepScores
 };
 const char* name_of(Values values);
 Values parse_values(const std::string& name);  // throws Error(kUsage) with the allowed names

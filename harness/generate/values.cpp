@@ -13,8 +13,8 @@
 namespace sp {
 namespace {
 
-constexpr std::array<const char*, 7> kNames{"normal",     "dominant", "huge",    "identical_keys",
-                                            "constant_v", "tiny",     "integers"};
+constexpr std::array<const char*, 8> kNames{"normal",     "dominant", "huge",     "identical_keys",
+                                            "constant_v", "tiny",     "integers", "deep"};
 constexpr std::array<const char*, 4> kDecayNames{"rule", "none", "strong", "mixed"};
 
 HostTensor filled(DType dtype, std::vector<std::int64_t> shape,
@@ -95,6 +95,20 @@ std::int64_t dominant_head_size(std::int64_t N) {
   return bits;
 }
 
+namespace {
+
+// The first channel adds the same to all scores: powers of two that every type holds.
+void deepen(const Problem& problem, Inputs& inputs) {
+  constexpr double kDepth = 4e4, kQuery = 512;
+  const double key = std::exp2(
+      std::clamp(std::round(std::log2(kDepth / (kQuery * std::fabs(problem.scale)))), 0.0, 14.0));
+  const std::int64_t D = problem.shape.D;
+  for (std::int64_t i = 0; i < inputs.q.size(); i += D) inputs.q.set(i, -kQuery);
+  for (std::int64_t i = 0; i < inputs.k.size(); i += D) inputs.k.set(i, key);
+}
+
+}  // namespace
+
 Inputs make_inputs(const Case& drawn) {
   if (drawn.values == Values::kDominant && drawn.exact()) return dominant_inputs(drawn);
   const Problem& problem = drawn.problem;
@@ -115,6 +129,7 @@ Inputs make_inputs(const Case& drawn) {
   inputs.k = filled(problem.dtype, {s.B, s.N, G, s.D}, [&] { return size * normal(); });
   inputs.v = filled(problem.dtype, {s.B, s.N, G, s.E}, [&] { return size * normal(); });
   inputs.d_out = filled(problem.dtype, {s.B, s.N, s.H, s.E}, normal);
+  if (drawn.values == Values::kDeepScores) deepen(problem, inputs);
   if (drawn.values == Values::kIdenticalKeys) {
     for (std::int64_t i = 0; i < inputs.k.size(); ++i) inputs.k.set(i, inputs.k.at(i % s.D));
   }

@@ -8,8 +8,8 @@ namespace sp {
 std::vector<Mutant> all_mutants() {
   std::vector<Mutant> all = kernel_mutants();
   for (const auto& more :
-       {mask_mutants(), message_mutants(), linear_mutants(), linear_state_mutants(),
-        linear_gradient_mutants(), linear_message_mutants()})
+       {mask_mutants(), message_mutants(), field_mutants(), linear_mutants(),
+        linear_state_mutants(), linear_gradient_mutants(), linear_message_mutants()})
     all.insert(all.end(), more.begin(), more.end());
   return all;
 }

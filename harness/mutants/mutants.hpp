@@ -34,6 +34,7 @@ Mutant with_module(Module module, Mutant mutant);
 std::vector<Mutant> kernel_mutants();
 std::vector<Mutant> mask_mutants();
 std::vector<Mutant> message_mutants();
+std::vector<Mutant> field_mutants();
 std::vector<Mutant> linear_mutants();
 std::vector<Mutant> linear_state_mutants();
 std::vector<Mutant> linear_gradient_mutants();
