@@ -70,15 +70,19 @@ void print_text(const Options& o, const std::vector<Row>& rows) {
       o.operands);
   fmt::print(
       "# largest; noise: eps times the rms of the tensor; part: out: weights of a quarter of the "
-      "keys, d_k and d_v:\n");
-  fmt::print("# what a quarter of the queries contributes, times 1 + eps; lse: plus eps.\n");
-  fmt::print("# {:<10} {:<5} {:>7}  {:<7} {:>8} {:>8} {:>8} {:>8}\n", "family", "dtype", "tokens",
-             "tensor", "row", "element", "noise", "part");
+      "keys, d_q: what they\n");
+  fmt::print(
+      "# contribute, d_k and d_v: what a quarter of the queries does, times 1 + eps; lse: plus "
+      "eps. "
+      "hop: that part\n");
+  fmt::print("# rounded once more, to a type of unit roundoff eps.\n");
+  fmt::print("# {:<10} {:<5} {:>7}  {:<7} {:>8} {:>8} {:>8} {:>8} {:>8}\n", "family", "dtype",
+             "tokens", "tensor", "row", "element", "noise", "part", "hop");
   for (const Row& r : rows) {
-    fmt::print("  {:<10} {:<5} {:>7}  {:<7} {:>8} {:>8} {:>8} {:>8}\n", r.family, name_of(r.dtype),
-               fmt::format("{}{}", r.tokens, r.sampled ? "*" : ""), r.found.tensor,
-               text_of(r.found.row), text_of(r.found.element), text_of(r.found.noise),
-               text_of(r.found.part));
+    fmt::print("  {:<10} {:<5} {:>7}  {:<7} {:>8} {:>8} {:>8} {:>8} {:>8}\n", r.family,
+               name_of(r.dtype), fmt::format("{}{}", r.tokens, r.sampled ? "*" : ""),
+               r.found.tensor, text_of(r.found.row), text_of(r.found.element),
+               text_of(r.found.noise), text_of(r.found.part), text_of(r.found.hop));
   }
   for (const Row& r : rows) {
     if (!r.sampled) continue;
@@ -98,7 +102,8 @@ void print_json(const std::vector<Row>& rows) {
                    {"row", number(r.found.row)},
                    {"element", number(r.found.element)},
                    {"noise", number(r.found.noise)},
-                   {"part", number(r.found.part)}});
+                   {"part", number(r.found.part)},
+                   {"hop", number(r.found.hop)}});
   }
   fmt::print("{}\n", out.dump(2));
 }

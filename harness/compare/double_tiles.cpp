@@ -112,8 +112,8 @@ HWY_INLINE Pair pair_at(const QueryTerms& query, const KeyTerms& keys, const dou
   const Vector seen = hn::Max(score, hn::Set(d, -1e300));  // -inf times 0 is NaN
   const Vector product =
       hn::Mul(hn::Set(d, std::fabs(query.scale) * query.q_norm), hn::LoadU(d, keys.k_norm + j));
-  const Vector roundings =
-      hn::Add(hn::Add(product, hn::Abs(seen)), hn::Set(d, std::fabs(query.lse) + 2));
+  const Vector roundings = hn::Add(hn::MulAdd(hn::Set(d, query.score_walk), hn::Abs(seen), product),
+                                   hn::Set(d, std::fabs(query.lse) + 2));
   const Vector of_key =
       squared(hn::Mul(hn::Set(d, query.scale * query.q_norm), hn::LoadU(d, keys.k_error + j)));
   const Vector own = hn::Add(squared(roundings), hn::Set(d, query.steps / 6));

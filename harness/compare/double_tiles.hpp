@@ -34,7 +34,8 @@ struct QueryTerms {
   double lse = 0, delta = 0;
   double w = 0;  // unit roundoff of the accumulator
   double scale = 1;
-  double steps = 0;  // additions of the tile into one sum
+  double score_walk = 1;  // roundings of a score of its own size
+  double steps = 0;       // additions of the tile into one sum
   double q_norm = 0, d_out_norm = 0;
   double lse_error = 0, delta_error = 0;  // common to its keys; 0 where they are added elsewhere
   double operand = 0;                     // u, where p and d_score are rounded to storage

@@ -7,7 +7,7 @@
 #include <limits>
 #include <numeric>
 
-#include "harness/compare/softmax_rows.hpp"
+#include "harness/compare/key_share.hpp"
 #include "harness/generate/values.hpp"
 #include "reference/evaluate.hpp"
 #include "reference/linear_attention.hpp"
@@ -35,7 +35,8 @@ class Planter {
   bool sampled() const { return oracle_.sampled(); }
 
   std::vector<Sensitivity> all() const {
-    const Outputs contribution = contribution_of_last_queries();
+    KeyShare of_keys;
+    const Outputs shared = shares(of_keys);
     std::vector<Sensitivity> found;
     for (const auto& [name, field] : kSoftmaxResults) {
       const HostTensor& exact = oracle_.exact().*field;
@@ -47,7 +48,8 @@ class Planter {
            smallest(field,
                     [&, b = begin, e = end](HostTensor& x, double eps) { scale(x, b, e, eps); }),
            smallest(field, [&](HostTensor& x, double eps) { scale(x, largest, largest + 1, eps); }),
-           smallest(field, add_noise), part(field, contribution)});
+           smallest(field, add_noise), part(field, shared.*field, of_keys),
+           hop(field, shared.*field)});
     }
     return found;
   }
@@ -97,65 +99,84 @@ class Planter {
     for (double& element : x.as<double>()) element += size * random.normal();
   }
 
-  double part(Field field, const Outputs& contribution) const {
+  // A part of a tensor's sum, scaled.
+  double part(Field field, const HostTensor& share, const KeyShare& of_keys) const {
     if (field == &Outputs::lse) {
       return smallest(field, [](HostTensor& x, double eps) {
         for (double& element : x.as<double>()) element += eps;
       });
     }
-    if (field == &Outputs::out && problem_.family() == Family::kSoftmax) return weight_of_a_block();
-    if (field != &Outputs::d_k && field != &Outputs::d_v) return kNone;
+    if (share.absent()) return kNone;
+    if (field == &Outputs::out && problem_.family() == Family::kSoftmax) {
+      const Shape& s = problem_.shape;
+      const std::int64_t rows = std::ssize(tokens_);
+      return smallest(field, [&](HostTensor& out, double eps) {
+        for (std::int64_t i = 0; i < out.size(); ++i) {
+          const std::int64_t h = i / s.E % s.H, row = i / s.E / s.H % rows,
+                             b = i / s.E / s.H / rows;
+          const double weight =
+              of_keys.weight[static_cast<std::size_t>((b * s.H + h) * rows + row)];
+          out.set(i, (out.at(i) + eps * share.at(i)) / (1 + eps * weight));
+        }
+      });
+    }
     return smallest(field, [&](HostTensor& x, double eps) {
-      for (std::int64_t i = 0; i < x.size(); ++i)
-        x.set(i, x.at(i) + eps * (contribution.*field).at(i));
+      for (std::int64_t i = 0; i < x.size(); ++i) x.set(i, x.at(i) + eps * share.at(i));
     });
   }
 
-  // Gradients are linear in d_out, whose other rows are zero here.
-  Outputs contribution_of_last_queries() const {
+  // The same part, rounded to a type of unit roundoff eps before it is added.
+  double hop(Field field, const HostTensor& share) const {
+    if (share.absent() || field == &Outputs::lse) return kNone;
+    return smallest(field, [&](HostTensor& x, double eps) {
+      Stream random(2);
+      for (std::int64_t i = 0; i < x.size(); ++i)
+        x.set(i, x.at(i) + eps * (2 * random.uniform() - 1) * share.at(i));
+    });
+  }
+
+  // Of out and d_q what the first quarter of the keys gives, of d_k and d_v what the last quarter of the queries does.
+  Outputs shares(KeyShare& of_keys) const {
+    const Shape& s = problem_.shape;
+    const std::int64_t quarter = std::max<std::int64_t>(1, s.N / 4);
+    // Gradients are linear in d_out, whose other rows are zero here.
+    Outputs shares =
+        evaluated([&](Inputs& inputs) { keep_tokens(inputs.d_out, s.N - quarter, s.N); });
+    shares.lse = {};
+    if (problem_.family() == Family::kSoftmax) {
+      of_keys = share_of_first_keys(problem_, inputs_, oracle_.exact(), tokens_, quarter);
+      shares.out = HostTensor::from_doubles(DType::kF64, oracle_.exact().out.shape(), of_keys.out);
+      shares.d_q = HostTensor::from_doubles(DType::kF64, oracle_.exact().d_q.shape(), of_keys.d_q);
+      return shares;
+    }
+    if (is_normalised(*problem_.module)) {
+      shares.out = shares.d_q = {};
+      return shares;
+    }
+    // Linear attention is linear in v, too.
+    const Outputs of_values = evaluated([&](Inputs& inputs) { keep_tokens(inputs.v, 0, quarter); });
+    shares.out = of_values.out;
+    shares.d_q = of_values.d_q;
+    return shares;
+  }
+
+  template <class Change>
+  Outputs evaluated(Change&& change) const {
     Inputs inputs = inputs_;
-    const std::int64_t N = problem_.shape.N, row = problem_.shape.H * problem_.shape.E;
-    for (std::int64_t i = 0; i < inputs.d_out.size(); ++i)
-      if (i / row % N < N - N / 4) inputs.d_out.set(i, 0);
+    change(inputs);
     if (problem_.family() == Family::kSoftmax)
       return softmax_truth(problem_, inputs, tokens_, operands_).exact;
     return oracle_.sampled() ? reference::linear_attention_rows(problem_, inputs, tokens_)
                              : reference::evaluate(problem_, inputs);
   }
 
-  double weight_of_a_block() const {
-    const Shape& s = problem_.shape;
-    const std::int64_t M = std::max<std::int64_t>(1, s.N / 4);
-    const auto first_keys = [&](const HostTensor& x, std::int64_t row) {
-      const Doubles all = doubles_of(x);
-      Doubles first;
-      for (std::int64_t b = 0; b < s.B; ++b)
-        first.insert(first.end(), all.begin() + b * s.N * row, all.begin() + (b * s.N + M) * row);
-      return first;
-    };
-    const SoftmaxInputs arrays{problem_,
-                               M,
-                               doubles_of(inputs_.q),
-                               first_keys(inputs_.k, s.G * s.D),
-                               first_keys(inputs_.v, s.G * s.E),
-                               {},
-                               {},
-                               {},
-                               operands_,
-                               false};
-    const SoftmaxRows block = softmax_rows(arrays, tokens_, {});
-    const std::int64_t rows = std::ssize(tokens_);
-    return smallest(&Outputs::out, [&](HostTensor& out, double eps) {
-      for (std::int64_t i = 0; i < out.size(); ++i) {
-        const std::int64_t h = i / s.E % s.H, row = i / s.E / s.H % rows, b = i / s.E / s.H / rows;
-        const std::int64_t lse = (b * s.H + h) * rows + row;
-        const double weight =
-            std::exp(block.lse.exact[static_cast<std::size_t>(lse)] - oracle_.exact().lse.at(lse));
-        if (!(weight > 0)) continue;
-        const double of_block = weight * block.out.exact[static_cast<std::size_t>(i)];
-        out.set(i, (out.at(i) + eps * of_block) / (1 + eps * weight));
-      }
-    });
+  // All others become zero.
+  static void keep_tokens(HostTensor& x, std::int64_t begin, std::int64_t end) {
+    const std::int64_t row = x.extent(2) * x.extent(3);
+    for (std::int64_t i = 0; i < x.size(); ++i) {
+      const std::int64_t token = i / row % x.extent(1);
+      if (token < begin || token >= end) x.set(i, 0);
+    }
   }
 
   const Problem& problem_;

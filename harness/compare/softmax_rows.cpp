@@ -188,6 +188,7 @@ class Sweeps {
     terms.w = w_;
     terms.steps = static_cast<double>(std::min(kTile, in_.M));
     terms.scale = in_.problem.scale;
+    terms.score_walk = 1 + std::sqrt(static_cast<double>(in_.problem.shape.D) / 3);
     terms.q_norm = q.norms[at(row)];
     terms.d_out_norm = d_out != nullptr ? d_out->norms[at(row)] : 0;
     terms.operand = operand_;

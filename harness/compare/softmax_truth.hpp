@@ -11,7 +11,7 @@
 //               what a part of them amounts to
 //   walk(x)^2   w^2 / 3 times the sum of the squares of all partial sums of x, one after every term: a rounding of a sum is
 //               evenly spread up to w times the sum
-//   score       e = w (|scale| |q| |k| + |s| + |lse| + 2): products, exponent, exponential
+//   score       e = w (|scale| |q| |k| + (1 + sqrt(D / 3)) |s| + |lse| + 2): products, their sum, exponent, exponential
 //   lse         m = w (1 + |lse| + sqrt(n) / 3), n the keys of the query; l^2 = m^2 + sum p^2 e^2: common to a query
 //   out         sum p^2 e^2 (v^2 + out^2) + walk(out)^2 + (m^2 + w^2) range(out)^2
 //   d_p         g = w |d_out| |v|

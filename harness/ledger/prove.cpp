@@ -52,8 +52,9 @@ std::vector<int> divisors(int ranks) {
   return all;
 }
 
-// Documents of 1 to 11 tokens; a batch has others.
+// Documents of 1 to 11 tokens; a batch has others. At half of the lengths there are three ids, which return.
 std::vector<std::int32_t> documents(int64_t B, int64_t N) {
+  const bool return_ids = N / 2 % 2 == 0;
   std::vector<std::int32_t> ids;
   for (int64_t b = 0; b < B; ++b) {
     std::int32_t id = 0;
@@ -63,7 +64,7 @@ std::vector<std::int32_t> documents(int64_t B, int64_t N) {
         ++id;
         left = (n * 7 + b) % 11;
       }
-      ids.push_back(id);
+      ids.push_back(return_ids ? id % 3 : id);
     }
   }
   return ids;

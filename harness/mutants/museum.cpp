@@ -25,9 +25,9 @@ std::span<const Exhibit> museum() {
        "ring/zigzag"},
       {"finite sentinel for minus infinity", "flashinfer #4267", "finite_sentinel", "ring/zigzag"},
       {"partial results rounded per hop", "ring-flash-attention #22, #42", "carry_in_storage",
-       "ring/zigzag"},
+       "ring/zigzag", true},
       {"block outputs rounded before the merge", "flash-attention #1088", "partial_in_storage",
-       "ring/zigzag"},
+       "ring/zigzag", true},
       {"decay per head without its head offset, backward", "fla #1115", "decays_of_other_heads",
        "lasp2"},
       {"decay as exp(-cumulative sum)", "executorch #21417, fla #77", "decay_overflows", "lasp2"},
@@ -44,7 +44,7 @@ std::span<const Exhibit> museum() {
        "allgather"},
       {"gradients divided by the ranks", "ColossalAI, since 2021", "rsa_gradient_divided", "rsa"},
       {"gradients rounded to storage per hop", "ring-flash-attention #67",
-       "gradient_carry_in_storage", "ring/zigzag"},
+       "gradient_carry_in_storage", "ring/zigzag", true},
   };
   return kExhibits;
 }

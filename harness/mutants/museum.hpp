@@ -13,6 +13,7 @@ struct Exhibit {
   const char* where;  // issues, as "project #number"
   const char* mutant;
   const char* algorithm;
+  bool rounds_to_storage = false;  // which is no fault where storage is f32
 };
 std::span<const Exhibit> museum();
 
