@@ -102,7 +102,12 @@ constexpr std::string_view kNobody =
 std::string find_first_wrong(Backend& backend, const VerifyOptions& options,
                              const Algorithm& algorithm, const Case& smallest,
                              std::unique_ptr<Prepared>& memo) {
-  if (!options.name_first_wrong || !backend.can_be_watched()) return {};
+  constexpr double kMostWork = 5e8;  // multiply-adds of a forward pass: a minute under the witness
+  const Shape& s = smallest.problem.shape;
+  const auto pairs = static_cast<double>(s.B * s.H * s.N) * static_cast<double>(s.N);
+  if (!options.name_first_wrong || !backend.can_be_watched() ||
+      pairs * static_cast<double>(s.D + s.E) > kMostWork)
+    return {};
   const Prepared& prepared = prepare(memo, smallest, options.backward, backend);
   const Oracle& oracle = *prepared.oracle;
   const std::string culprit =
