@@ -60,9 +60,9 @@ double factor_of_rows(double rows, double n);
 
 Limits softmax_limits(const Problem& problem, const SoftmaxTruth& truth, int roundings,
                       bool exact_case);
-// `sizes` holds the sums of absolute values of every result; `window` the truth about the softmax of Based, if any.
-Limits linear_limits(const Problem& problem, const Outputs& sizes, const SoftmaxTruth* window,
-                     bool exact_case);
+Limits linear_limits(const Problem& problem, const Outputs& sizes, bool exact_case);
+// With a normaliser, and layers of stacks. `terms`: linear_terms.hpp; `window`: the truth about the softmax of Based, if any.
+Limits term_limits(const Problem& problem, const Outputs& terms, const SoftmaxTruth* window);
 // `sizes`: see above.
 Limits stack_limits(const Problem& problem, const Outputs& sizes);
 

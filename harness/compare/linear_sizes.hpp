@@ -1,18 +1,18 @@
-// How far rounding can move the results of linear attention: sizes, in units of w.
-//
-// Without a normaliser a result is a sum of products of inputs, and whatever the order of summation,
-// chunks or ranks, its rounding error is at most a small multiple of w times the sum of the absolute
-// values of its terms. Feature maps, layer norm and normaliser are not linear: there the size is the
-// error of every step, carried to the end to first order; an element whose denominator may vanish in
-// rounding has a size beyond all errors. O(N^2) time.
+// How far rounding moves the results of linear attention without a normaliser: sizes, found by sweeps over the tokens that
+// carry states, with no code of the kernels they judge. O(N D E) time per head, on all cores.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+
+#include <cstdint>
+#include <span>
 
 #include "reference/problem/problem.hpp"
 
 namespace sp {
 
-// One size per element of every result. `exact` is the double reference of the same problem.
-Outputs linear_sizes(const Problem& problem, const Inputs& inputs, const Outputs& exact);
+// tokens: in ascending order; whose rows are wanted. Gradients of decays belong to all tokens: only where all are.
+Outputs linear_sizes(const Problem& problem, const Inputs& inputs,
+                     std::span<const std::int64_t> tokens);
+Outputs linear_sizes(const Problem& problem, const Inputs& inputs);  // all
 
 }  // namespace sp

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/compare/rounded_state.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace sp {
+namespace {
+
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+}  // namespace
+
+RoundedState::RoundedState(std::int64_t D, std::int64_t E, bool decays)
+    : D_(D), E_(E), decays_(decays), steps_(at(kPending)) {
+  for (std::size_t a = 0; a < (decays ? kArrays : kT1); ++a) arrays_.at(a).resize(at(D * E));
+  for (Step& step : steps_) {
+    for (const auto x : {&Step::decay, &Step::exponent, &Step::x}) (step.*x).resize(at(D));
+    step.y.resize(at(E));
+  }
+}
+
+void RoundedState::reset() {
+  pending_ = 0;
+  open_ = false;
+  alive_ = 0;
+  for (std::vector<double>& array : arrays_) std::ranges::fill(array, 0.0);
+}
+
+void RoundedState::fade(const double* log_decay) {
+  if (log_decay == nullptr) return;
+  if (pending_ == steps_.size()) apply();
+  Step& step = steps_[pending_++];
+  step.rounds = false;
+  std::ranges::fill(step.x, 0.0);
+  std::ranges::fill(step.y, 0.0);
+  double slowest = 0;
+  for (std::int64_t c = 0; c < D_; ++c) {
+    step.decay[at(c)] = std::exp(log_decay[c]);
+    step.exponent[at(c)] = std::fabs(log_decay[c]);
+    slowest = std::max(slowest, step.decay[at(c)]);
+  }
+  alive_ *= slowest * slowest;
+  open_ = true;
+}
+
+void RoundedState::add(const double* x, const double* y) {
+  if (!open_) {
+    if (pending_ == steps_.size()) apply();
+    Step& step = steps_[pending_++];
+    std::ranges::fill(step.decay, 1.0);
+    std::ranges::fill(step.exponent, 0.0);
+  }
+  Step& step = steps_[pending_ - 1];
+  step.rounds = true;
+  std::copy_n(x, D_, step.x.begin());
+  std::copy_n(y, E_, step.y.begin());
+  alive_ += 1;
+  open_ = false;
+}
+
+void RoundedState::apply() {
+  for (std::int64_t c = 0; c < D_; ++c) decays_ ? apply_to_row<true>(c) : apply_to_row<false>(c);
+  pending_ = 0;
+  open_ = false;
+}
+
+template <bool kDecays>
+void RoundedState::apply_to_row(std::int64_t c) {
+  constexpr std::int64_t kPiece = 4;  // stays in registers
+  std::int64_t e = 0;
+  for (; e + kPiece <= E_; e += kPiece) apply_to_piece<kDecays, kPiece>(c, e);
+  for (; e < E_; ++e) apply_to_piece<kDecays, 1>(c, e);
+}
+
+template <bool kDecays, std::int64_t kCount>
+void RoundedState::apply_to_piece(std::int64_t c, std::int64_t e) {
+  constexpr std::size_t kUsed = kDecays ? kArrays : kT1;
+  double p[kArrays][kCount] = {};
+  for (std::size_t a = 0; a < kUsed; ++a) std::copy_n(row(a, c) + e, kCount, p[a]);
+  for (std::size_t n = 0; n < pending_; ++n) {
+    const Step& step = steps_[n];
+    const double d = step.decay[at(c)], a = step.exponent[at(c)], x = step.x[at(c)];
+    const double* y = step.y.data() + e;
+    const double d2 = d * d, rounds = step.rounds ? 1 : 0;
+    for (std::int64_t i = 0; i < kCount; ++i) {
+      const double term = x * y[i];
+      if constexpr (kDecays) {
+        p[kL][i] = d * (p[kL][i] + a * p[kS][i]);
+        p[kT2][i] = d2 * (p[kT2][i] + a * (2 * p[kT1][i] + a * p[kT0][i]));
+        p[kT1][i] = d2 * (p[kT1][i] + a * p[kT0][i]);
+        p[kS][i] = d * p[kS][i] + term;
+        p[kR][i] = d2 * p[kR][i] + rounds * p[kS][i] * p[kS][i];
+        p[kT0][i] = d2 * p[kT0][i] + term * term;
+      } else {
+        p[kS][i] += term;
+        p[kR][i] += rounds * p[kS][i] * p[kS][i];
+        p[kT0][i] += term * term;
+      }
+    }
+  }
+  for (std::size_t a = 0; a < kUsed; ++a)
+    std::copy_n(p[a], kCount, arrays_.at(a).data() + c * E_ + e);
+}
+
+void RoundedState::prepare(Read& result, std::int64_t size) const {
+  result.value.assign(at(size), 0.0);
+  result.square.assign(at(size), 0.0);
+}
+
+void RoundedState::columns(const double* x, Read& result) {
+  apply();
+  prepare(result, E_);
+  std::vector<double>& products = common_;
+  products.assign(at(2 * E_), 0.0);
+  double* const lost = products.data() + E_;
+  double norm = 0;
+  const auto width = static_cast<double>(D_);
+  for (std::int64_t c = 0; c < D_; ++c) {
+    const double x2 = x[c] * x[c];
+    norm += x2;
+    const double *s = row(kS, c), *r = row(kR, c), *t0 = row(kT0, c);
+    for (std::int64_t e = 0; e < E_; ++e) {
+      result.value[at(e)] += x[c] * s[e];
+      result.square[at(e)] += x2 / 3 * (r[e] + width * s[e] * s[e]);
+      products[at(e)] += t0[e];
+    }
+    if (!decays_) continue;
+    const double *t2 = row(kT2, c), *l = row(kL, c);
+    for (std::int64_t e = 0; e < E_; ++e) {
+      result.square[at(e)] += x2 * (t2[e] + l[e] * l[e]);
+      lost[e] += x[c] * l[e];
+    }
+  }
+  for (std::int64_t e = 0; e < E_; ++e)
+    result.square[at(e)] += norm * products[at(e)] + lost[e] * lost[e] +
+                            alive_ / 3 * result.value[at(e)] * result.value[at(e)];
+}
+
+void RoundedState::rows(const double* y, Read& result) {
+  apply();
+  prepare(result, D_);
+  double norm = 0;
+  const auto width = static_cast<double>(E_);
+  for (std::int64_t e = 0; e < E_; ++e) norm += y[e] * y[e];
+  for (std::int64_t c = 0; c < D_; ++c) {
+    const double *s = row(kS, c), *r = row(kR, c), *t0 = row(kT0, c);
+    double value = 0, square = 0, products = 0, lost = 0;
+    for (std::int64_t e = 0; e < E_; ++e) {
+      value += y[e] * s[e];
+      square += y[e] * y[e] / 3 * (r[e] + width * s[e] * s[e]);
+      products += t0[e];
+    }
+    if (decays_) {
+      const double *t2 = row(kT2, c), *l = row(kL, c);
+      for (std::int64_t e = 0; e < E_; ++e) {
+        square += y[e] * y[e] * (t2[e] + l[e] * l[e]);
+        lost += y[e] * l[e];
+      }
+    }
+    result.value[at(c)] = value;
+    result.square[at(c)] =
+        square + norm * products + lost * lost + alive_ / 3 * value * value;
+  }
+}
+
+}  // namespace sp

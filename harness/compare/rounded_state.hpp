@@ -1,0 +1,60 @@
+// A state of linear attention and what independent roundings do to it, to what is read from it, and to the decays on its
+// way. Symbols and derivation: linear_sizes.hpp.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+namespace sp {
+
+class RoundedState {
+ public:
+  // [D, E]
+  RoundedState(std::int64_t D, std::int64_t E, bool decays);
+
+  void reset();
+  // Lets the state decay by log_decay [D], null: not at all.
+  void fade(const double* log_decay);
+  // S += x yT, x [D], y [E]
+  void add(const double* x, const double* y);
+
+  struct Read {
+    std::vector<double> value;   // xT S or S y
+    std::vector<double> square;  // of its size, in units of w^2
+  };
+  void columns(const double* x, Read& result);  // [E]
+  void rows(const double* y, Read& result);     // [D]
+
+ private:
+  static constexpr std::int64_t kPending = 32;
+  // Per element: the state, its roundings, products, products by the squares of exponents (twice), by exponents.
+  enum : std::size_t { kS, kR, kT0, kT1, kT2, kL, kArrays };
+  // S = diag(decay) S + x yT, put off.
+  struct Step {
+    bool rounds = false;                    // adds something
+    std::vector<double> decay, exponent, x, y;  // [D], [D], [D], [E]
+  };
+
+  void apply();
+  template <bool kDecays>
+  void apply_to_row(std::int64_t c);
+  template <bool kDecays, std::int64_t kCount>
+  void apply_to_piece(std::int64_t c, std::int64_t e);
+  void prepare(Read& result, std::int64_t size) const;
+  const double* row(std::size_t array, std::int64_t c) const {
+    return arrays_[array].data() + c * E_;
+  }
+
+  std::int64_t D_, E_;
+  bool decays_;
+  double alive_ = 0;  // M
+  std::array<std::vector<double>, kArrays> arrays_;  // [D, E]
+  std::vector<Step> steps_;
+  std::size_t pending_ = 0;
+  bool open_ = false;  // the last step has decayed only
+  std::vector<double> common_;
+};
+
+}  // namespace sp
