@@ -40,43 +40,52 @@ struct DecayTerms {
   Values sizes, values;
 };
 
+// Of one result: of the one or more sums that it is added up from.
+struct Parts {
+  HostTensor squares;  // of the sizes in units of w, together
+  HostTensor values;   // the sum of the squares of what the parts are
+  HostTensor alive;    // [B, rows, heads]: terms
+};
+
 class Sizes : HeadRows {
  public:
-  Sizes(const Problem& problem, const Inputs& inputs, std::span<const int64_t> tokens)
+  Sizes(const Problem& problem, const Inputs& inputs, const Outputs& exact,
+        std::span<const int64_t> tokens)
       : HeadRows{problem.shape},
         problem_(problem),
         inputs_(inputs),
+        exact_(exact),
         tokens_(tokens),
         decay_(decay_of(*problem.module)),
         backward_(!inputs.d_out.absent()),
         w_(unit_roundoff(accumulator_of(problem.dtype))),
         group_(decay_ == Decay::kNone ? shape.H / shape.G : 1) {
-    const int64_t rows = std::ssize(tokens);
-    const auto zeros = [&](int64_t heads, int64_t size) {
-      return HostTensor(DType::kF64, {shape.B, rows, heads, size});
+    const auto parts_of = [](const HostTensor& x) {
+      return Parts{zeros_like(x), zeros_like(x),
+                   HostTensor(DType::kF64, {x.extent(0), x.extent(1), x.extent(2)})};
     };
-    squares_.out = zeros(shape.H, shape.E);
+    out_ = parts_of(exact.out);
     if (!backward_) return;
-    squares_.d_q = zeros(shape.H, shape.D);
-    squares_.d_k = zeros(shape.G, shape.D);
-    squares_.d_v = zeros(shape.G, shape.E);
-    if (decay_ != Decay::kNone && rows == shape.N)
-      d_log_decay_ = HostTensor(DType::kF64, inputs.log_decay.shape());
+    d_q_ = parts_of(exact.d_q);
+    d_k_ = parts_of(exact.d_k);
+    d_v_ = parts_of(exact.d_v);
+    d_log_decay_ = zeros_like(exact.d_log_decay);
   }
 
   Outputs run() {
     for (const bool own : {true, false}) {  // with the own token, and without it the other way round
       if (own || !problem_.mask.causal) run_ways(own);
     }
-    for (const auto x : {&Outputs::out, &Outputs::d_q, &Outputs::d_k, &Outputs::d_v}) {
-      for (int64_t i = 0; i < (squares_.*x).size(); ++i)
-        (squares_.*x).set(i, w_ * std::sqrt((squares_.*x).at(i)));
-    }
-    if (!d_log_decay_.absent()) {
-      for (double& size : d_log_decay_.as<double>()) size *= w_;
-      squares_.d_log_decay = std::move(d_log_decay_);
-    }
-    return std::move(squares_);
+    Outputs sizes;
+    sizes.out = sizes_of(out_, exact_.out);
+    if (!backward_) return sizes;
+    sizes.d_q = sizes_of(d_q_, exact_.d_q);
+    sizes.d_k = sizes_of(d_k_, exact_.d_k);
+    sizes.d_v = sizes_of(d_v_, exact_.d_v);
+    sizes.d_log_decay = std::move(d_log_decay_);
+    for (int64_t i = 0; i < sizes.d_log_decay.size(); ++i)
+      sizes.d_log_decay.set(i, w_ * sizes.d_log_decay.at(i));
+    return sizes;
   }
 
  private:
@@ -121,7 +130,9 @@ class Sizes : HeadRows {
   void sweep(const StateHead& head, Carries carries, bool own, DecayTerms& terms) {
     const int64_t N = shape.N;
     const bool keys = carries == Carries::kKeys, forth = keys == own;
-    RoundedState state(shape.D, shape.E, decay_ != Decay::kNone);
+    // In f64 the reference, which multiplies by rounded decays token by token, drifts too.
+    const double drift = problem_.dtype == DType::kF64 ? 1 : 0;
+    RoundedState state(shape.D, shape.E, decay_ != Decay::kNone, w_, drift);
     Values decay(at(shape.D)), x(at(shape.D)), y(at(shape.E));
     if (!d_log_decay_.absent())
       terms = {Values(at(N * channels())), Values(at(N * channels()))};
@@ -158,15 +169,16 @@ class Sizes : HeadRows {
                                   : (head.b * rows + row) * shape.G + h / (shape.H / shape.G);
       widen_row(keys ? inputs_.q : inputs_.k, source, x);
       state.columns(x.data(), of_columns);
-      add(keys ? squares_.out : squares_.d_v, target, of_columns.square);
+      add(keys ? out_ : d_v_, target, of_columns);
       if (!backward_) continue;
       widen_row(keys ? inputs_.d_out : inputs_.v, source, y);
       state.rows(y.data(), of_rows);
-      add(keys ? squares_.d_q : squares_.d_k, target, of_rows.square);
+      add(keys ? d_q_ : d_k_, target, of_rows);
       if (terms.sizes.empty()) continue;
       for (int64_t c = 0; c < shape.D; ++c) {
-        const double value = problem_.scale * x[at(c)] * of_rows.value[at(c)];
-        const double size = std::fabs(problem_.scale * x[at(c)]) * std::sqrt(of_rows.square[at(c)]);
+        const double by = problem_.scale * x[at(c)], value = by * of_rows.value[at(c)];
+        const double size = std::hypot(by * std::sqrt(of_rows.square[at(c)]),
+                                       value * std::sqrt(of_rows.alive / 3));
         const int64_t to = token * channels() + (channels() == 1 ? 0 : c);
         terms.sizes[at(to)] += size + std::fabs(value);
         terms.values[at(to)] += value;
@@ -174,10 +186,27 @@ class Sizes : HeadRows {
     }
   }
 
-  void add(HostTensor& tensor, int64_t row, const Values& squares) const {
-    double* target = tensor.as<double>().data() + row * std::ssize(squares);
-    for (std::size_t i = 0; i < squares.size(); ++i)
-      target[i] += problem_.scale * problem_.scale * squares[i];
+  void add(Parts& parts, int64_t row, const RoundedState::Read& read) const {
+    const int64_t size = std::ssize(read.value);
+    const double scale2 = problem_.scale * problem_.scale;
+    double* const squares = parts.squares.as<double>().data() + row * size;
+    double* const values = parts.values.as<double>().data() + row * size;
+    for (int64_t i = 0; i < size; ++i) {
+      squares[i] += scale2 * read.square[at(i)];
+      values[i] += scale2 * read.value[at(i)] * read.value[at(i)];
+    }
+    parts.alive.as<double>()[at(row)] += read.alive;
+  }
+
+  // Whatever the order of the parts: a sum of all of them is not far from the whole, or else from what one of them is.
+  HostTensor sizes_of(const Parts& parts, const HostTensor& exact) const {
+    HostTensor sizes = parts.squares;
+    const int64_t width = exact.extent(3);
+    for (int64_t i = 0; i < sizes.size(); ++i) {
+      const double sum = std::max(exact.at(i) * exact.at(i), parts.values.at(i));
+      sizes.set(i, w_ * std::sqrt(sizes.at(i) + parts.alive.at(i / width) / 3 * sum));
+    }
+    return sizes;
   }
 
   // Decays are differentiated through sums of q d_q - k d_k up to the end of a document, at most.
@@ -200,26 +229,27 @@ class Sizes : HeadRows {
 
   const Problem& problem_;
   const Inputs& inputs_;
+  const Outputs& exact_;
   const std::span<const int64_t> tokens_;
   const Decay decay_;
   const bool backward_;
   const double w_;
   const int64_t group_;  // query heads of a state
-  Outputs squares_;      // of the sizes, in units of w
-  HostTensor d_log_decay_;
+  Parts out_, d_q_, d_k_, d_v_;
+  HostTensor d_log_decay_;  // sizes in units of w
 };
 
 }  // namespace
 
-Outputs linear_sizes(const Problem& problem, const Inputs& inputs,
+Outputs linear_sizes(const Problem& problem, const Inputs& inputs, const Outputs& exact,
                      std::span<const int64_t> tokens) {
-  return Sizes(problem, inputs, tokens).run();
+  return Sizes(problem, inputs, exact, tokens).run();
 }
 
-Outputs linear_sizes(const Problem& problem, const Inputs& inputs) {
+Outputs linear_sizes(const Problem& problem, const Inputs& inputs, const Outputs& exact) {
   std::vector<int64_t> tokens(at(problem.shape.N));
   std::iota(tokens.begin(), tokens.end(), 0);
-  return linear_sizes(problem, inputs, tokens);
+  return linear_sizes(problem, inputs, exact, tokens);
 }
 
 }  // namespace sp

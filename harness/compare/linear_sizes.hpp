@@ -10,9 +10,10 @@
 
 namespace sp {
 
-// tokens: in ascending order; whose rows are wanted. Gradients of decays belong to all tokens: only where all are.
-Outputs linear_sizes(const Problem& problem, const Inputs& inputs,
+// One size per element of `exact`, the double reference of the same problem.
+Outputs linear_sizes(const Problem& problem, const Inputs& inputs, const Outputs& exact);
+// exact: rows of `tokens`, which are in ascending order. Gradients of decays belong to all tokens.
+Outputs linear_sizes(const Problem& problem, const Inputs& inputs, const Outputs& exact,
                      std::span<const std::int64_t> tokens);
-Outputs linear_sizes(const Problem& problem, const Inputs& inputs);  // all
 
 }  // namespace sp

@@ -99,8 +99,7 @@ double seconds_of_sweeps(const Problem& problem, bool backward) {
   small.problem.module = problem.module;
   const Inputs inputs = make_inputs(small);
   const double seconds = best_of_two([&] {
-    reference::linear_attention(small.problem, inputs);
-    linear_sizes(small.problem, inputs);
+    linear_sizes(small.problem, inputs, reference::linear_attention(small.problem, inputs));
   });
   return seconds * sweep_work(problem, backward) / sweep_work(small.problem, true);
 }
@@ -160,7 +159,8 @@ void Oracle::prepare_linear(const Sampling& sampling) {
   if (std::ssize(tokens_) == problem_.shape.N) tokens_.clear();
   exact_ = sampled() ? reference::linear_attention_rows(problem_, inputs_, tokens_)
                      : reference::evaluate(problem_, inputs_);
-  sizes_ = sampled() ? linear_sizes(problem_, inputs_, tokens_) : linear_sizes(problem_, inputs_);
+  sizes_ = sampled() ? linear_sizes(problem_, inputs_, exact_, tokens_)
+                     : linear_sizes(problem_, inputs_, exact_);
 }
 
 void Oracle::prepare_terms(const Sampling& sampling) {

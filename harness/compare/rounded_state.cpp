@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace sp {
 namespace {
@@ -11,8 +12,8 @@ std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 }  // namespace
 
-RoundedState::RoundedState(std::int64_t D, std::int64_t E, bool decays)
-    : D_(D), E_(E), decays_(decays), steps_(at(kPending)) {
+RoundedState::RoundedState(std::int64_t D, std::int64_t E, bool decays, double w, double drift)
+    : D_(D), E_(E), decays_(decays), log_w_(std::log(w)), drift_(drift), steps_(at(kPending)) {
   for (std::size_t a = 0; a < (decays ? kArrays : kT1); ++a) arrays_.at(a).resize(at(D * E));
   for (Step& step : steps_) {
     for (const auto x : {&Step::decay, &Step::exponent, &Step::x}) (step.*x).resize(at(D));
@@ -23,7 +24,9 @@ RoundedState::RoundedState(std::int64_t D, std::int64_t E, bool decays)
 void RoundedState::reset() {
   pending_ = 0;
   open_ = false;
-  alive_ = 0;
+  faded_ = 0;
+  added_.clear();
+  first_alive_ = 0;
   for (std::vector<double>& array : arrays_) std::ranges::fill(array, 0.0);
 }
 
@@ -34,13 +37,14 @@ void RoundedState::fade(const double* log_decay) {
   step.rounds = false;
   std::ranges::fill(step.x, 0.0);
   std::ranges::fill(step.y, 0.0);
-  double slowest = 0;
+  double slowest = -std::numeric_limits<double>::infinity();
   for (std::int64_t c = 0; c < D_; ++c) {
     step.decay[at(c)] = std::exp(log_decay[c]);
-    step.exponent[at(c)] = std::fabs(log_decay[c]);
-    slowest = std::max(slowest, step.decay[at(c)]);
+    step.exponent[at(c)] = std::fabs(log_decay[c]) + (log_decay[c] == 0 ? 0 : drift_);
+    slowest = std::max(slowest, log_decay[c]);
   }
-  alive_ *= slowest * slowest;
+  faded_ += slowest;
+  while (first_alive_ < added_.size() && faded_ - added_[first_alive_] < log_w_) ++first_alive_;
   open_ = true;
 }
 
@@ -55,7 +59,7 @@ void RoundedState::add(const double* x, const double* y) {
   step.rounds = true;
   std::copy_n(x, D_, step.x.begin());
   std::copy_n(y, E_, step.y.begin());
-  alive_ += 1;
+  added_.push_back(faded_);
   open_ = false;
 }
 
@@ -82,15 +86,16 @@ void RoundedState::apply_to_piece(std::int64_t c, std::int64_t e) {
     const Step& step = steps_[n];
     const double d = step.decay[at(c)], a = step.exponent[at(c)], x = step.x[at(c)];
     const double* y = step.y.data() + e;
-    const double d2 = d * d, rounds = step.rounds ? 1 : 0;
+    const double d2 = d * d, rounds = step.rounds ? 1 : 0, factors = a > 0 ? 2 : 0;
     for (std::int64_t i = 0; i < kCount; ++i) {
       const double term = x * y[i];
       if constexpr (kDecays) {
         p[kL][i] = d * (p[kL][i] + a * p[kS][i]);
         p[kT2][i] = d2 * (p[kT2][i] + a * (2 * p[kT1][i] + a * p[kT0][i]));
         p[kT1][i] = d2 * (p[kT1][i] + a * p[kT0][i]);
+        p[kR][i] = d2 * (p[kR][i] + factors * p[kS][i] * p[kS][i]);
         p[kS][i] = d * p[kS][i] + term;
-        p[kR][i] = d2 * p[kR][i] + rounds * p[kS][i] * p[kS][i];
+        p[kR][i] += rounds * p[kS][i] * p[kS][i];
         p[kT0][i] = d2 * p[kT0][i] + term * term;
       } else {
         p[kS][i] += term;
@@ -106,6 +111,7 @@ void RoundedState::apply_to_piece(std::int64_t c, std::int64_t e) {
 void RoundedState::prepare(Read& result, std::int64_t size) const {
   result.value.assign(at(size), 0.0);
   result.square.assign(at(size), 0.0);
+  result.alive = static_cast<double>(added_.size() - first_alive_);
 }
 
 void RoundedState::columns(const double* x, Read& result) {
@@ -133,8 +139,7 @@ void RoundedState::columns(const double* x, Read& result) {
     }
   }
   for (std::int64_t e = 0; e < E_; ++e)
-    result.square[at(e)] += norm * products[at(e)] + lost[e] * lost[e] +
-                            alive_ / 3 * result.value[at(e)] * result.value[at(e)];
+    result.square[at(e)] += norm * products[at(e)] + lost[e] * lost[e];
 }
 
 void RoundedState::rows(const double* y, Read& result) {
@@ -159,8 +164,7 @@ void RoundedState::rows(const double* y, Read& result) {
       }
     }
     result.value[at(c)] = value;
-    result.square[at(c)] =
-        square + norm * products + lost * lost + alive_ / 3 * value * value;
+    result.square[at(c)] = square + norm * products + lost * lost;
   }
 }
 

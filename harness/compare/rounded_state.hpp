@@ -11,8 +11,9 @@ namespace sp {
 
 class RoundedState {
  public:
-  // [D, E]
-  RoundedState(std::int64_t D, std::int64_t E, bool decays);
+  // [D, E]. w: unit roundoff of the sums. drift: what a decay other than 1 adds to its exponent, for the rounding of the
+  // factor itself.
+  RoundedState(std::int64_t D, std::int64_t E, bool decays, double w, double drift);
 
   void reset();
   // Lets the state decay by log_decay [D], null: not at all.
@@ -22,7 +23,8 @@ class RoundedState {
 
   struct Read {
     std::vector<double> value;   // xT S or S y
-    std::vector<double> square;  // of its size, in units of w^2
+    std::vector<double> square;  // of its size in units of w^2, but for what rounds sums over tokens
+    double alive = 0;            // how many of those: M
   };
   void columns(const double* x, Read& result);  // [E]
   void rows(const double* y, Read& result);     // [D]
@@ -47,9 +49,13 @@ class RoundedState {
     return arrays_[array].data() + c * E_;
   }
 
+
   std::int64_t D_, E_;
   bool decays_;
-  double alive_ = 0;  // M
+  double log_w_, drift_;
+  double faded_ = 0;           // sum of the slowest log decay since the reset
+  std::vector<double> added_;  // the same when each term was added
+  std::size_t first_alive_ = 0;
   std::array<std::vector<double>, kArrays> arrays_;  // [D, E]
   std::vector<Step> steps_;
   std::size_t pending_ = 0;
