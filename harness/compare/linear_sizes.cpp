@@ -27,7 +27,7 @@ void widen_row(const HostTensor& tensor, int64_t row, Values& target) {
   });
 }
 
-// A state head: one per query head where it decays, else one per key head.
+// The queries that meet one state of keys: of one head where it decays, else of all heads of a key head.
 struct StateHead {
   int64_t b, first, group;  // query heads [first, first + group)
 };
@@ -58,8 +58,7 @@ class Sizes : HeadRows {
         tokens_(tokens),
         decay_(decay_of(*problem.module)),
         backward_(!inputs.d_out.absent()),
-        w_(unit_roundoff(accumulator_of(problem.dtype))),
-        group_(decay_ == Decay::kNone ? shape.H / shape.G : 1) {
+        w_(unit_roundoff(accumulator_of(problem.dtype))) {
     const auto parts_of = [](const HostTensor& x) {
       return Parts{zeros_like(x), zeros_like(x),
                    HostTensor(DType::kF64, {x.extent(0), x.extent(1), x.extent(2)})};
@@ -91,20 +90,24 @@ class Sizes : HeadRows {
  private:
   int64_t channels() const { return decay_ == Decay::kPerChannel ? shape.D : 1; }
 
-  // State heads that share a key head one after the other, the others at once.
+  // Heads that share a key head one after the other, the others at once.
   void run_ways(bool own) {
-    const int64_t shared = shape.H / shape.G / group_;
-    const int64_t kinds = backward_ ? 2 : 1, heads = shape.B * shape.G;
-    const double work = static_cast<double>(heads * shape.N) * static_cast<double>(shape.D * shape.E);
-    for (int64_t member = 0; member < shared; ++member) {
+    const int64_t group = shape.H / shape.G, heads = shape.B * shape.G;
+    const double work =
+        static_cast<double>(heads * shape.N) * static_cast<double>(shape.D * shape.E);
+    for (int64_t member = 0; member < group; ++member) {
       std::vector<DecayTerms> terms(at(heads * 2));
       const auto head_of = [&](int64_t index) {
-        const int64_t g = index % shape.G;
-        return StateHead{index / shape.G, g * (shape.H / shape.G) + member, group_};
+        return StateHead{index / shape.G, index % shape.G * group + member, 1};
       };
-      in_parallel(heads * kinds, work > kLittle, [&](int64_t task) {
-        sweep(head_of(task / kinds), task % kinds == 0 ? Carries::kKeys : Carries::kQueries, own,
-              terms[at(2 * (task / kinds) + task % kinds)]);
+      in_parallel(heads * 2, work > kLittle, [&](int64_t task) {
+        StateHead head = head_of(task / 2);
+        if (task % 2 == 1) {
+          if (backward_) sweep(head, Carries::kQueries, own, terms[at(task)]);
+          return;
+        }
+        if (decay_ == Decay::kNone) head.group = member == 0 ? group : 0;
+        if (head.group > 0) sweep(head, Carries::kKeys, own, terms[at(task)]);
       });
       if (d_log_decay_.absent()) continue;
       for (int64_t index = 0; index < heads; ++index)
@@ -132,7 +135,9 @@ class Sizes : HeadRows {
     const bool keys = carries == Carries::kKeys, forth = keys == own;
     // In f64 the reference, which multiplies by rounded decays token by token, drifts too.
     const double drift = problem_.dtype == DType::kF64 ? 1 : 0;
-    RoundedState state(shape.D, shape.E, decay_ != Decay::kNone, w_, drift);
+    // Queries of all heads of a key may go to one state.
+    const int64_t sharers = !keys && decay_ == Decay::kNone ? shape.H / shape.G : 1;
+    RoundedState state(shape.D, shape.E, decay_ != Decay::kNone, w_, drift, sharers);
     Values decay(at(shape.D)), x(at(shape.D)), y(at(shape.E));
     if (!d_log_decay_.absent())
       terms = {Values(at(N * channels())), Values(at(N * channels()))};
@@ -145,12 +150,11 @@ class Sizes : HeadRows {
         state.reset();
       const bool read_it = wanted >= 0 && wanted < std::ssize(tokens_) && tokens_[at(wanted)] == token;
       if (read_it && !own) read(head, carries, token, wanted, state, terms);
-      for (int64_t h = head.first; h < head.first + (keys ? 1 : head.group); ++h) {
-        widen_row(keys ? inputs_.k : inputs_.q, keys ? key(head.b, token, h) : query(head.b, token, h), x);
-        widen_row(keys ? inputs_.v : inputs_.d_out,
-              keys ? key(head.b, token, h) : query(head.b, token, h), y);
-        state.add(x.data(), y.data());
-      }
+      const int64_t source =
+          keys ? key(head.b, token, head.first) : query(head.b, token, head.first);
+      widen_row(keys ? inputs_.k : inputs_.q, source, x);
+      widen_row(keys ? inputs_.v : inputs_.d_out, source, y);
+      state.add(x.data(), y.data());
       if (read_it && own) read(head, carries, token, wanted, state, terms);
       if (read_it) wanted += forth ? 1 : -1;
     }
@@ -163,7 +167,7 @@ class Sizes : HeadRows {
     const int64_t rows = std::ssize(tokens_);
     Values x(at(shape.D)), y(at(shape.E));
     RoundedState::Read of_columns, of_rows;
-    for (int64_t h = head.first; h < head.first + (keys ? head.group : 1); ++h) {
+    for (int64_t h = head.first; h < head.first + head.group; ++h) {
       const int64_t source = keys ? query(head.b, token, h) : key(head.b, token, h);
       const int64_t target = keys ? (head.b * rows + row) * shape.H + h
                                   : (head.b * rows + row) * shape.G + h / (shape.H / shape.G);
@@ -234,7 +238,6 @@ class Sizes : HeadRows {
   const Decay decay_;
   const bool backward_;
   const double w_;
-  const int64_t group_;  // query heads of a state
   Parts out_, d_q_, d_k_, d_v_;
   HostTensor d_log_decay_;  // sizes in units of w
 };

@@ -12,8 +12,15 @@ std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 }  // namespace
 
-RoundedState::RoundedState(std::int64_t D, std::int64_t E, bool decays, double w, double drift)
-    : D_(D), E_(E), decays_(decays), log_w_(std::log(w)), drift_(drift), steps_(at(kPending)) {
+RoundedState::RoundedState(std::int64_t D, std::int64_t E, bool decays, double w, double drift,
+                           std::int64_t sharers)
+    : D_(D),
+      E_(E),
+      decays_(decays),
+      log_w_(std::log(w)),
+      drift_(drift),
+      sharers_(static_cast<double>(sharers)),
+      steps_(at(kPending)) {
   for (std::size_t a = 0; a < (decays ? kArrays : kT1); ++a) arrays_.at(a).resize(at(D * E));
   for (Step& step : steps_) {
     for (const auto x : {&Step::decay, &Step::exponent, &Step::x}) (step.*x).resize(at(D));
@@ -86,7 +93,7 @@ void RoundedState::apply_to_piece(std::int64_t c, std::int64_t e) {
     const Step& step = steps_[n];
     const double d = step.decay[at(c)], a = step.exponent[at(c)], x = step.x[at(c)];
     const double* y = step.y.data() + e;
-    const double d2 = d * d, rounds = step.rounds ? 1 : 0, factors = a > 0 ? 2 : 0;
+    const double d2 = d * d, rounds = step.rounds ? sharers_ : 0, factors = a > 0 ? 2 : 0;
     for (std::int64_t i = 0; i < kCount; ++i) {
       const double term = x * y[i];
       if constexpr (kDecays) {

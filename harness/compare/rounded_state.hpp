@@ -12,8 +12,9 @@ namespace sp {
 class RoundedState {
  public:
   // [D, E]. w: unit roundoff of the sums. drift: what a decay other than 1 adds to its exponent, for the rounding of the
-  // factor itself.
-  RoundedState(std::int64_t D, std::int64_t E, bool decays, double w, double drift);
+  // factor itself. sharers: how many states are stored as one sum, each term of which rounds it.
+  RoundedState(std::int64_t D, std::int64_t E, bool decays, double w, double drift,
+               std::int64_t sharers);
 
   void reset();
   // Lets the state decay by log_decay [D], null: not at all.
@@ -52,7 +53,7 @@ class RoundedState {
 
   std::int64_t D_, E_;
   bool decays_;
-  double log_w_, drift_;
+  double log_w_, drift_, sharers_;
   double faded_ = 0;           // sum of the slowest log decay since the reset
   std::vector<double> added_;  // the same when each term was added
   std::size_t first_alive_ = 0;
