@@ -43,7 +43,7 @@ struct DecayTerms {
 // Of one result: of the one or more sums that it is added up from.
 struct Parts {
   HostTensor squares;  // of the sizes in units of w, together
-  HostTensor values;   // the sum of the squares of what the parts are
+  HostTensor sums;     // the squares of sums over tokens, together
   HostTensor alive;    // [B, rows, heads]: terms
 };
 
@@ -182,7 +182,7 @@ class Sizes : HeadRows {
       for (int64_t c = 0; c < shape.D; ++c) {
         const double by = problem_.scale * x[at(c)], value = by * of_rows.value[at(c)];
         const double size = std::hypot(by * std::sqrt(of_rows.square[at(c)]),
-                                       value * std::sqrt(of_rows.alive / 3));
+                                       by * std::sqrt(of_rows.alive / 3 * of_rows.sum[at(c)]));
         const int64_t to = token * channels() + (channels() == 1 ? 0 : c);
         terms.sizes[at(to)] += size + std::fabs(value);
         terms.values[at(to)] += value;
@@ -194,20 +194,20 @@ class Sizes : HeadRows {
     const int64_t size = std::ssize(read.value);
     const double scale2 = problem_.scale * problem_.scale;
     double* const squares = parts.squares.as<double>().data() + row * size;
-    double* const values = parts.values.as<double>().data() + row * size;
+    double* const sums = parts.sums.as<double>().data() + row * size;
     for (int64_t i = 0; i < size; ++i) {
       squares[i] += scale2 * read.square[at(i)];
-      values[i] += scale2 * read.value[at(i)] * read.value[at(i)];
+      sums[i] += scale2 * read.sum[at(i)];
     }
     parts.alive.as<double>()[at(row)] += read.alive;
   }
 
-  // Whatever the order of the parts: a sum of all of them is not far from the whole, or else from what one of them is.
+  // Whatever the order of the parts: a sum of them is not far from the whole, or else from what each of them is.
   HostTensor sizes_of(const Parts& parts, const HostTensor& exact) const {
     HostTensor sizes = parts.squares;
     const int64_t width = exact.extent(3);
     for (int64_t i = 0; i < sizes.size(); ++i) {
-      const double sum = std::max(exact.at(i) * exact.at(i), parts.values.at(i));
+      const double sum = std::max(exact.at(i) * exact.at(i), parts.sums.at(i));
       sizes.set(i, w_ * std::sqrt(sizes.at(i) + parts.alive.at(i / width) / 3 * sum));
     }
     return sizes;

@@ -68,6 +68,30 @@ void RoundedState::add(const double* x, const double* y) {
   std::copy_n(y, E_, step.y.begin());
   added_.push_back(faded_);
   open_ = false;
+  if (added_.size() % kLook == 0) look();
+}
+
+// Keeps every column and row where it is higher than before.
+void RoundedState::look() {
+  apply();
+  const auto square = [](double x) { return x * x; };
+  std::vector<double> now(at(E_)), before(at(E_));
+  for (std::int64_t c = 0; c < D_; ++c) {
+    const double *s = row(kS, c), *column = row(kColumns, c), *old = row(kRows, c);
+    double row_now = 0, row_before = 0;
+    for (std::int64_t e = 0; e < E_; ++e) {
+      now[at(e)] += square(s[e]);
+      before[at(e)] += square(column[e]);
+      row_now += square(s[e]);
+      row_before += square(old[e]);
+    }
+    if (row_now > row_before) std::copy_n(s, E_, arrays_[kRows].data() + c * E_);
+  }
+  for (std::int64_t c = 0; c < D_; ++c) {
+    double* column = arrays_[kColumns].data() + c * E_;
+    for (std::int64_t e = 0; e < E_; ++e)
+      if (now[at(e)] > before[at(e)]) column[e] = row(kS, c)[e];
+  }
 }
 
 void RoundedState::apply() {
@@ -86,7 +110,7 @@ void RoundedState::apply_to_row(std::int64_t c) {
 
 template <bool kDecays, std::int64_t kCount>
 void RoundedState::apply_to_piece(std::int64_t c, std::int64_t e) {
-  constexpr std::size_t kUsed = kDecays ? kArrays : kT1;
+  constexpr std::size_t kUsed = kDecays ? kArrays : kColumns;  // the others stay as they are
   double p[kArrays][kCount] = {};
   for (std::size_t a = 0; a < kUsed; ++a) std::copy_n(row(a, c) + e, kCount, p[a]);
   for (std::size_t n = 0; n < pending_; ++n) {
@@ -101,6 +125,8 @@ void RoundedState::apply_to_piece(std::int64_t c, std::int64_t e) {
         p[kT2][i] = d2 * (p[kT2][i] + a * (2 * p[kT1][i] + a * p[kT0][i]));
         p[kT1][i] = d2 * (p[kT1][i] + a * p[kT0][i]);
         p[kR][i] = d2 * (p[kR][i] + factors * p[kS][i] * p[kS][i]);
+        p[kColumns][i] *= d;
+        p[kRows][i] *= d;
         p[kS][i] = d * p[kS][i] + term;
         p[kR][i] += rounds * p[kS][i] * p[kS][i];
         p[kT0][i] = d2 * p[kT0][i] + term * term;
@@ -118,35 +144,38 @@ void RoundedState::apply_to_piece(std::int64_t c, std::int64_t e) {
 void RoundedState::prepare(Read& result, std::int64_t size) const {
   result.value.assign(at(size), 0.0);
   result.square.assign(at(size), 0.0);
+  result.sum.assign(at(size), 0.0);
   result.alive = static_cast<double>(added_.size() - first_alive_);
 }
 
 void RoundedState::columns(const double* x, Read& result) {
   apply();
   prepare(result, E_);
-  std::vector<double>& products = common_;
-  products.assign(at(2 * E_), 0.0);
-  double* const lost = products.data() + E_;
+  for (std::vector<double>* sums : {&products_, &lost_, &highest_}) sums->assign(at(E_), 0.0);
   double norm = 0;
   const auto width = static_cast<double>(D_);
   for (std::int64_t c = 0; c < D_; ++c) {
     const double x2 = x[c] * x[c];
     norm += x2;
-    const double *s = row(kS, c), *r = row(kR, c), *t0 = row(kT0, c);
+    const double *s = row(kS, c), *r = row(kR, c), *t0 = row(kT0, c), *high = row(kColumns, c);
     for (std::int64_t e = 0; e < E_; ++e) {
       result.value[at(e)] += x[c] * s[e];
       result.square[at(e)] += x2 / 3 * (r[e] + width * s[e] * s[e]);
-      products[at(e)] += t0[e];
+      products_[at(e)] += t0[e];
+      highest_[at(e)] += x[c] * high[e];
     }
     if (!decays_) continue;
     const double *t2 = row(kT2, c), *l = row(kL, c);
     for (std::int64_t e = 0; e < E_; ++e) {
       result.square[at(e)] += x2 * (t2[e] + l[e] * l[e]);
-      lost[e] += x[c] * l[e];
+      lost_[at(e)] += x[c] * l[e];
     }
   }
-  for (std::int64_t e = 0; e < E_; ++e)
-    result.square[at(e)] += norm * products[at(e)] + lost[e] * lost[e];
+  for (std::int64_t e = 0; e < E_; ++e) {
+    result.square[at(e)] += norm * products_[at(e)] + lost_[at(e)] * lost_[at(e)];
+    const double most = std::max(std::fabs(result.value[at(e)]), std::fabs(highest_[at(e)]));
+    result.sum[at(e)] = most * most;
+  }
 }
 
 void RoundedState::rows(const double* y, Read& result) {
@@ -156,12 +185,13 @@ void RoundedState::rows(const double* y, Read& result) {
   const auto width = static_cast<double>(E_);
   for (std::int64_t e = 0; e < E_; ++e) norm += y[e] * y[e];
   for (std::int64_t c = 0; c < D_; ++c) {
-    const double *s = row(kS, c), *r = row(kR, c), *t0 = row(kT0, c);
-    double value = 0, square = 0, products = 0, lost = 0;
+    const double *s = row(kS, c), *r = row(kR, c), *t0 = row(kT0, c), *high = row(kRows, c);
+    double value = 0, square = 0, products = 0, highest = 0, lost = 0;
     for (std::int64_t e = 0; e < E_; ++e) {
       value += y[e] * s[e];
       square += y[e] * y[e] / 3 * (r[e] + width * s[e] * s[e]);
       products += t0[e];
+      highest += y[e] * high[e];
     }
     if (decays_) {
       const double *t2 = row(kT2, c), *l = row(kL, c);
@@ -170,8 +200,10 @@ void RoundedState::rows(const double* y, Read& result) {
         lost += y[e] * l[e];
       }
     }
+    const double most = std::max(std::fabs(value), std::fabs(highest));
     result.value[at(c)] = value;
     result.square[at(c)] = square + norm * products + lost * lost;
+    result.sum[at(c)] = most * most;
   }
 }
 

@@ -25,15 +25,18 @@ class RoundedState {
   struct Read {
     std::vector<double> value;   // xT S or S y
     std::vector<double> square;  // of its size in units of w^2, but for what rounds sums over tokens
-    double alive = 0;            // how many of those: M
+    std::vector<double> sum;     // the largest square of such a sum
+    double alive = 0;            // how many of them: M
   };
   void columns(const double* x, Read& result);  // [E]
   void rows(const double* y, Read& result);     // [D]
 
  private:
   static constexpr std::int64_t kPending = 32;
-  // Per element: the state, its roundings, products, products by the squares of exponents (twice), by exponents.
-  enum : std::size_t { kS, kR, kT0, kT1, kT2, kL, kArrays };
+  static constexpr std::size_t kLook = 32;  // terms
+  // Per element: the state, its roundings, products; the highest columns and rows of the state so far; products by exponents
+  // and their squares, and the state by exponents.
+  enum : std::size_t { kS, kR, kT0, kColumns, kRows, kT1, kT2, kL, kArrays };
   // S = diag(decay) S + x yT, put off.
   struct Step {
     bool rounds = false;                    // adds something
@@ -41,6 +44,7 @@ class RoundedState {
   };
 
   void apply();
+  void look();
   template <bool kDecays>
   void apply_to_row(std::int64_t c);
   template <bool kDecays, std::int64_t kCount>
@@ -61,7 +65,7 @@ class RoundedState {
   std::vector<Step> steps_;
   std::size_t pending_ = 0;
   bool open_ = false;  // the last step has decayed only
-  std::vector<double> common_;
+  std::vector<double> products_, lost_, highest_;  // [E]
 };
 
 }  // namespace sp

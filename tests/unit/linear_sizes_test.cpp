@@ -37,7 +37,7 @@ class PlainSizes {
         w_(unit_roundoff(accumulator_of(problem.dtype))) {}
 
   Outputs run(const Outputs& exact) {
-    for (Outputs* parts : {&squares_, &values_, &sums_}) {
+    for (Outputs* parts : {&squares_, &sums_, &alive_}) {
       for (const auto x : kStored) parts->*x = HostTensor(DType::kF64, (exact.*x).shape());
       parts->d_log_decay = exact.d_log_decay.absent()
                                ? HostTensor()
@@ -50,8 +50,8 @@ class PlainSizes {
     Outputs sizes = squares_;
     for (const auto x : kStored)
       for (int64_t i = 0; i < (sizes.*x).size(); ++i) {
-        const double value = std::max((exact.*x).at(i) * (exact.*x).at(i), (values_.*x).at(i));
-        (sizes.*x).set(i, w_ * std::sqrt((squares_.*x).at(i) + (sums_.*x).at(i) / 3 * value));
+        const double value = std::max((exact.*x).at(i) * (exact.*x).at(i), (sums_.*x).at(i));
+        (sizes.*x).set(i, w_ * std::sqrt((squares_.*x).at(i) + (alive_.*x).at(i) / 3 * value));
       }
     for (int64_t i = 0; i < sizes.d_log_decay.size(); ++i)
       sizes.d_log_decay.set(i, w_ * squares_.d_log_decay.at(i));
@@ -64,8 +64,8 @@ class PlainSizes {
     std::vector<double> x, y;
   };
   struct Sized {
-    double value, square, sums;
-    double whole() const { return square + sums / 3 * value * value; }
+    double value, square, sum, alive;
+    double whole() const { return square + alive / 3 * sum; }
   };
 
   static std::vector<double> row(const HostTensor& tensor, int64_t b, int64_t n, int64_t h) {
@@ -121,14 +121,49 @@ class PlainSizes {
     return sum;
   }
 
+  // The column or row of the state of added[0, count) that a reader meets, as it is at `token`.
+  std::vector<double> state_at(int64_t b, int64_t h, const std::vector<Row>& added,
+                               std::size_t count, int64_t token, bool column,
+                               int64_t element) const {
+    std::vector<double> state(static_cast<std::size_t>(column ? s_.D : s_.E));
+    for (std::size_t n = 0; n < count; ++n)
+      for (std::size_t i = 0; i < state.size(); ++i) {
+        const std::size_t c = column ? i : static_cast<std::size_t>(element);
+        const std::size_t e = column ? static_cast<std::size_t>(element) : i;
+        state[i] += std::exp(log_between(b, h, added[n].token, token, static_cast<int64_t>(c))) *
+                    added[n].x[c] * added[n].y[e];
+      }
+    return state;
+  }
+
+  // What is read where that was highest, of every 32nd.
+  double highest(int64_t b, int64_t h, const std::vector<Row>& added, const Row& reader,
+                 bool column, int64_t element) const {
+    std::size_t best = 0;
+    const auto norm = [&](std::size_t count, int64_t token) {
+      double sum = 0;
+      for (const double x : state_at(b, h, added, count, token, column, element)) sum += x * x;
+      return sum;
+    };
+    for (std::size_t count = 32; count <= added.size(); count += 32) {
+      const int64_t token = added[count - 1].token;
+      if (norm(count, token) > norm(best, token)) best = count;
+    }
+    const auto state = state_at(b, h, added, best, reader.token, column, element);
+    double sum = 0;
+    for (std::size_t i = 0; i < state.size(); ++i)
+      sum += state[i] * (column ? reader.x : reader.y)[i];
+    return sum;
+  }
+
   // What `reader` reads of `added`, in the order of addition: of columns e, reading with x, or of rows c, with y.
   Sized read(int64_t b, int64_t h, const std::vector<Row>& added, const Row& reader, bool columns,
              int64_t element, double sharers = 1) const {
     const std::vector<double>& by = columns ? reader.x : reader.y;
-    double norm = 0, products = 0, value = 0, common = 0, square = 0, sums = 0;
+    double norm = 0, products = 0, value = 0, common = 0, square = 0, alive = 0;
     for (const double x : by) norm += x * x;
     for (const Row& a : added)
-      sums += log_of_slowest(b, h, a.token, reader.token) >= std::log(w_) ? 1 : 0;
+      alive += log_of_slowest(b, h, a.token, reader.token) >= std::log(w_) ? 1 : 0;
     for (std::size_t i = 0; i < by.size(); ++i) {
       const int64_t c = columns ? static_cast<int64_t>(i) : element;
       double state = 0, roundings = 0, exponents = 0, exponent = 0;
@@ -155,7 +190,10 @@ class PlainSizes {
                  exponent * exponent);
     }
     const double scale = problem_.scale;
-    return {scale * value, scale * scale * (square + norm * products + common * common), sums};
+    const double most =
+        std::max(std::fabs(value), std::fabs(highest(b, h, added, reader, columns, element)));
+    return {scale * value, scale * scale * (square + norm * products + common * common),
+            scale * scale * most * most, alive};
   }
 
   static void add(HostTensor& tensor, int64_t i, double value) {
@@ -163,8 +201,8 @@ class PlainSizes {
   }
   void add(HostTensor Outputs::* x, int64_t i, const Sized& part) {
     add(squares_.*x, i, part.square);
-    add(values_.*x, i, part.value * part.value);
-    add(sums_.*x, i, part.sums);
+    add(sums_.*x, i, part.sum);
+    add(alive_.*x, i, part.alive);
   }
 
   // What a token sees of the keys before it (and itself), or of the queries after it (and itself); or not own: the other
@@ -229,7 +267,7 @@ class PlainSizes {
   const Inputs& inputs_;
   const Decay decay_;
   const double w_;
-  Outputs squares_, values_, sums_;
+  Outputs squares_, sums_, alive_;
 };
 
 TEST(LinearSizes, OfSweepsAreThoseOfPlainLoops) {
@@ -241,7 +279,7 @@ TEST(LinearSizes, OfSweepsAreThoseOfPlainLoops) {
     for (std::uint64_t index = 0; index < 80; ++index) {
       find_failure(pins, Family::kLinear, 5, index, 0, [&](const sp::Case& drawn) {
         const Shape& s = drawn.problem.shape;
-        if (s.N > 20 || s.D * s.E * s.B * s.H > 600) return false;
+        if (s.D * s.E * s.B * s.H * s.N > (s.N > 32 ? 1500 : 4000)) return false;
         ++problems;
         const Inputs inputs = make_inputs(drawn);
         const Outputs exact = reference::evaluate(drawn.problem, inputs);
