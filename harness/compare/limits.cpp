@@ -59,7 +59,7 @@ Limits linear_limits(const Problem& problem, const Outputs& sizes, bool exact_ca
   limits.d_q = limit(sizes.d_q, exact_case);
   limits.d_k = limit(sizes.d_k, exact_case);
   limits.d_v = limit(sizes.d_v, exact_case);
-  // Of the accumulator type, and of sums that are too long for exact cases.
+  // Of the accumulator type, and of sums too long for exact cases; sums of neighbours have their errors in common.
   limits.d_log_decay = {w, 0, false, sizes.d_log_decay, kElement * of_reference(problem)};
   return limits;
 }

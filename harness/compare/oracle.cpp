@@ -62,8 +62,17 @@ SoftmaxTruth window_truth(const Problem& problem, const Inputs& inputs, Operands
   return softmax_truth(window, inputs, operands);
 }
 
+// Elements of results above which a few copies of all of them in double take gigabytes.
+constexpr double kMostElements = 1e8;
+
 bool has_sweeps(const Problem& problem) {
   return problem.family() == Family::kLinear && !is_normalised(*problem.module);
+}
+
+double elements_of_results(const Problem& problem, bool backward) {
+  const Shape& s = problem.shape;
+  return static_cast<double>(s.B * s.N) *
+         static_cast<double>(s.H * s.E + (backward ? s.H * s.D + s.G * (s.D + s.E) : 0));
 }
 
 // Elements of states that the sweeps of linear attention pass.
@@ -105,6 +114,10 @@ double seconds_of_sweeps(const Problem& problem, bool backward) {
 }
 
 }  // namespace
+
+bool can_be_sampled(const Problem& problem) {
+  return problem.family() == Family::kSoftmax || has_sweeps(problem);
+}
 
 double seconds_of_truth(const Problem& problem, bool backward) {
   if (has_sweeps(problem)) return seconds_of_sweeps(problem, backward);
@@ -151,7 +164,7 @@ void Oracle::prepare_linear(const Sampling& sampling) {
   const bool backward = !inputs_.d_out.absent();
   if (!has_sweeps(problem_)) return prepare_terms(sampling);
   if (!sampling.everything &&
-      (sampling.tokens > 0 ||
+      (sampling.tokens > 0 || elements_of_results(problem_, backward) > kMostElements ||
        (sweep_work(problem_, backward) > kMost &&
         seconds_of_sweeps(problem_, backward) > sampling.seconds)))
     tokens_ = sample_tokens(problem_, sampling.tokens > 0 ? sampling.tokens : kSampledTokens,

@@ -48,7 +48,9 @@ class Oracle {
   std::optional<SoftmaxTruth> window_;  // of Based
 };
 
-// How long the whole truth is thought to take on this machine, by the speed of a small one.
+// Softmax attention, and linear attention without a normaliser; of others all tokens are compared.
+bool can_be_sampled(const Problem& problem);
+// How long the whole truth about such a problem is thought to take on this machine, by the speed of a small one.
 double seconds_of_truth(const Problem& problem, bool backward);
 
 }  // namespace sp
