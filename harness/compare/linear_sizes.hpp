@@ -16,12 +16,15 @@
 //   M                                how many terms the slowest channel has not faded below w: a sum that takes terms from
 //                                    the nearest to the farthest is as large as the result at each of them
 //   H                                the highest state so far, column by column (for sums over c; of rows over e), as it has
-//                                    decayed since; looked at every 32 tokens. A sum may end at 0 and still have been large
+//                                    decayed since; looked at every 32 tokens: a sum may end at 0 and still have been large
 // out reads them by q over the channels c, d_q by d_out over e:
 //
 //   square = scale^2 [ |q|^2 sum_c T0 + sum_c q^2 (R + D S^2) / 3 + sum_c q^2 (T2 + L^2) + (sum_c q L)^2 ]
-//   size^2 = square + M / 3 max(out^2, scale^2 (sum_c q H)^2)
-// The products of one score are worth |q| |k|, and so are its partial sums; D S^2 are those of a query with a state.
+//   size^2 = square + M / 3 max(out^2, scale^2 (sum_c q H)^2, scale^2 a sum_c q^2 T0)
+// The products of one score are worth |q| |k|, and so are its partial sums; D S^2 are those of a query with a state. The last
+// term stands only where something decays: a sum may be formed in two parts, of near and far tokens, which cancel by chance
+// and are as large as all terms together; without decay R says so. a is 1, or where all keys point to one side what the
+// sum of out^2 over e is then larger than that of sum_c q^2 S^2.
 //
 // d_v and d_k read the state of queries and cotangents, q d_out^T, that travels back from later tokens, by k over c and by v
 // over e. Unless causal, every result reads a state that comes the other way, too, without its own token; d_k and d_v are

@@ -9,6 +9,7 @@ namespace sp {
 namespace {
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+double square_of(double x) { return x * x; }
 
 }  // namespace
 
@@ -74,16 +75,15 @@ void RoundedState::add(const double* x, const double* y) {
 // Keeps every column and row where it is higher than before.
 void RoundedState::look() {
   apply();
-  const auto square = [](double x) { return x * x; };
   std::vector<double> now(at(E_)), before(at(E_));
   for (std::int64_t c = 0; c < D_; ++c) {
     const double *s = row(kS, c), *column = row(kColumns, c), *old = row(kRows, c);
     double row_now = 0, row_before = 0;
     for (std::int64_t e = 0; e < E_; ++e) {
-      now[at(e)] += square(s[e]);
-      before[at(e)] += square(column[e]);
-      row_now += square(s[e]);
-      row_before += square(old[e]);
+      now[at(e)] += square_of(s[e]);
+      before[at(e)] += square_of(column[e]);
+      row_now += square_of(s[e]);
+      row_before += square_of(old[e]);
     }
     if (row_now > row_before) std::copy_n(s, E_, arrays_[kRows].data() + c * E_);
   }
@@ -148,11 +148,22 @@ void RoundedState::prepare(Read& result, std::int64_t size) const {
   result.alive = static_cast<double>(added_.size() - first_alive_);
 }
 
+// terms: of every element the squares of its terms; apart: the squares of all elements, were the products of every term as
+// unlike as they can be.
+void RoundedState::take_parts(const std::vector<double>& terms, double apart, Read& result) {
+  double together = 0;
+  for (const double value : result.value) together += value * value;
+  const double alike = std::max(1.0, apart > 0 ? together / apart : 1.0);
+  for (std::size_t i = 0; i < terms.size(); ++i)
+    result.sum[i] = std::max(result.sum[i], alike * terms[i]);
+}
+
 void RoundedState::columns(const double* x, Read& result) {
   apply();
   prepare(result, E_);
-  for (std::vector<double>* sums : {&products_, &lost_, &highest_}) sums->assign(at(E_), 0.0);
-  double norm = 0;
+  for (std::vector<double>* sums : {&products_, &lost_, &highest_, &terms_})
+    sums->assign(at(E_), 0.0);
+  double norm = 0, apart = 0;
   const auto width = static_cast<double>(D_);
   for (std::int64_t c = 0; c < D_; ++c) {
     const double x2 = x[c] * x[c];
@@ -169,24 +180,27 @@ void RoundedState::columns(const double* x, Read& result) {
     for (std::int64_t e = 0; e < E_; ++e) {
       result.square[at(e)] += x2 * (t2[e] + l[e] * l[e]);
       lost_[at(e)] += x[c] * l[e];
+      terms_[at(e)] += x2 * t0[e];
+      apart += x2 * s[e] * s[e];
     }
   }
   for (std::int64_t e = 0; e < E_; ++e) {
     result.square[at(e)] += norm * products_[at(e)] + lost_[at(e)] * lost_[at(e)];
-    const double most = std::max(std::fabs(result.value[at(e)]), std::fabs(highest_[at(e)]));
-    result.sum[at(e)] = most * most;
+    result.sum[at(e)] = std::max(square_of(result.value[at(e)]), square_of(highest_[at(e)]));
   }
+  if (decays_) take_parts(terms_, apart, result);
 }
 
 void RoundedState::rows(const double* y, Read& result) {
   apply();
   prepare(result, D_);
-  double norm = 0;
+  terms_.assign(at(D_), 0.0);
+  double norm = 0, apart = 0;
   const auto width = static_cast<double>(E_);
   for (std::int64_t e = 0; e < E_; ++e) norm += y[e] * y[e];
   for (std::int64_t c = 0; c < D_; ++c) {
     const double *s = row(kS, c), *r = row(kR, c), *t0 = row(kT0, c), *high = row(kRows, c);
-    double value = 0, square = 0, products = 0, highest = 0, lost = 0;
+    double value = 0, square = 0, products = 0, highest = 0, lost = 0, terms = 0;
     for (std::int64_t e = 0; e < E_; ++e) {
       value += y[e] * s[e];
       square += y[e] * y[e] / 3 * (r[e] + width * s[e] * s[e]);
@@ -198,13 +212,16 @@ void RoundedState::rows(const double* y, Read& result) {
       for (std::int64_t e = 0; e < E_; ++e) {
         square += y[e] * y[e] * (t2[e] + l[e] * l[e]);
         lost += y[e] * l[e];
+        terms += y[e] * y[e] * t0[e];
+        apart += y[e] * y[e] * s[e] * s[e];
       }
     }
-    const double most = std::max(std::fabs(value), std::fabs(highest));
     result.value[at(c)] = value;
     result.square[at(c)] = square + norm * products + lost * lost;
-    result.sum[at(c)] = most * most;
+    result.sum[at(c)] = std::max(square_of(value), square_of(highest));
+    terms_[at(c)] = terms;
   }
+  if (decays_) take_parts(terms_, apart, result);
 }
 
 }  // namespace sp

@@ -50,6 +50,7 @@ class RoundedState {
   template <bool kDecays, std::int64_t kCount>
   void apply_to_piece(std::int64_t c, std::int64_t e);
   void prepare(Read& result, std::int64_t size) const;
+  static void take_parts(const std::vector<double>& terms, double apart, Read& result);
   const double* row(std::size_t array, std::int64_t c) const {
     return arrays_[array].data() + c * E_;
   }
@@ -65,7 +66,7 @@ class RoundedState {
   std::vector<Step> steps_;
   std::size_t pending_ = 0;
   bool open_ = false;  // the last step has decayed only
-  std::vector<double> products_, lost_, highest_;  // [E]
+  std::vector<double> products_, lost_, highest_, terms_;
 };
 
 }  // namespace sp

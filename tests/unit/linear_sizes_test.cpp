@@ -156,11 +156,28 @@ class PlainSizes {
     return sum;
   }
 
+  // How much larger the whole of what is read is than if no two of its products had anything in common.
+  double alike(int64_t b, int64_t h, const std::vector<Row>& added, const Row& reader,
+               bool column) const {
+    double together = 0, apart = 0;
+    for (int64_t element = 0; element < (column ? s_.E : s_.D); ++element) {
+      const auto state = state_at(b, h, added, added.size(), reader.token, column, element);
+      double value = 0;
+      for (std::size_t i = 0; i < state.size(); ++i) {
+        const double product = state[i] * (column ? reader.x : reader.y)[i];
+        value += product;
+        apart += product * product;
+      }
+      together += value * value;
+    }
+    return apart > 0 ? std::max(1.0, together / apart) : 1;
+  }
+
   // What `reader` reads of `added`, in the order of addition: of columns e, reading with x, or of rows c, with y.
   Sized read(int64_t b, int64_t h, const std::vector<Row>& added, const Row& reader, bool columns,
              int64_t element, double sharers = 1) const {
     const std::vector<double>& by = columns ? reader.x : reader.y;
-    double norm = 0, products = 0, value = 0, common = 0, square = 0, alive = 0;
+    double norm = 0, products = 0, value = 0, common = 0, square = 0, alive = 0, terms = 0;
     for (const double x : by) norm += x * x;
     for (const Row& a : added)
       alive += log_of_slowest(b, h, a.token, reader.token) >= std::log(w_) ? 1 : 0;
@@ -176,6 +193,7 @@ class PlainSizes {
         state += term;
         roundings += sharers * state * state;
         products += term * term;
+        terms += by[i] * by[i] * term * term;
         exponents += l * l * term * term;
         exponent += l * term;
         const bool last = n + 1 == added.size() || added[n + 1].token != a.token;
@@ -190,10 +208,11 @@ class PlainSizes {
                  exponent * exponent);
     }
     const double scale = problem_.scale;
-    const double most =
-        std::max(std::fabs(value), std::fabs(highest(b, h, added, reader, columns, element)));
+    const double high = highest(b, h, added, reader, columns, element);
+    double most = std::max(value * value, high * high);
+    if (decay_ != Decay::kNone) most = std::max(most, terms * alike(b, h, added, reader, columns));
     return {scale * value, scale * scale * (square + norm * products + common * common),
-            scale * scale * most * most, alive};
+            scale * scale * most, alive};
   }
 
   static void add(HostTensor& tensor, int64_t i, double value) {
