@@ -72,7 +72,8 @@ class Sizes : HeadRows {
   }
 
   Outputs run() {
-    for (const bool own : {true, false}) {  // with the own token, and without it the other way round
+    for (const bool own :
+         {true, false}) {  // with the own token, and without it the other way round
       if (own || !problem_.mask.causal) run_ways(own);
     }
     Outputs sizes;
@@ -139,8 +140,7 @@ class Sizes : HeadRows {
     const int64_t sharers = !keys && decay_ == Decay::kNone ? shape.H / shape.G : 1;
     RoundedState state(shape.D, shape.E, decay_ != Decay::kNone, w_, drift, sharers);
     Values decay(at(shape.D)), x(at(shape.D)), y(at(shape.E));
-    if (!d_log_decay_.absent())
-      terms = {Values(at(N * channels())), Values(at(N * channels()))};
+    if (!d_log_decay_.absent()) terms = {Values(at(N * channels())), Values(at(N * channels()))};
     auto wanted = forth ? int64_t{0} : std::ssize(tokens_) - 1;  // row of the next wanted token
     for (int64_t n = 0; n < N; ++n) {
       const int64_t token = forth ? n : N - 1 - n, later = forth ? token : token + 1;
@@ -148,7 +148,8 @@ class Sizes : HeadRows {
         state.fade(log_decay(head, later, decay));
       else
         state.reset();
-      const bool read_it = wanted >= 0 && wanted < std::ssize(tokens_) && tokens_[at(wanted)] == token;
+      const bool read_it =
+          wanted >= 0 && wanted < std::ssize(tokens_) && tokens_[at(wanted)] == token;
       if (read_it && !own) read(head, carries, token, wanted, state, terms);
       const int64_t source =
           keys ? key(head.b, token, head.first) : query(head.b, token, head.first);

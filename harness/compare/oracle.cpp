@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <future>
 #include <limits>
 #include <thread>
 
@@ -97,8 +96,8 @@ double best_of_two(F&& f) {
 // A head for each core.
 Case small_case(std::int64_t N) {
   Case small;
-  small.problem.shape = {
-      1, N, std::max(1, static_cast<int>(std::thread::hardware_concurrency())), 1, 64, 64};
+  small.problem.shape = {1, N,  std::max(1, static_cast<int>(std::thread::hardware_concurrency())),
+                         1, 64, 64};
   small.problem.mask.causal = true;
   return small;
 }

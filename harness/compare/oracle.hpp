@@ -44,7 +44,8 @@ class Oracle {
   std::vector<std::int64_t> tokens_;
   Outputs exact_;
   SoftmaxTruth softmax_;  // softmax families
-  Outputs sizes_;  // linear attention: linear_sizes.hpp, linear_terms.hpp; hybrid stacks: stack_noise.hpp
+  Outputs
+      sizes_;  // linear attention: linear_sizes.hpp, linear_terms.hpp; hybrid stacks: stack_noise.hpp
   std::optional<SoftmaxTruth> window_;  // of Based
 };
 

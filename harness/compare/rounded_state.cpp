@@ -5,6 +5,8 @@
 #include <cmath>
 #include <limits>
 
+#include "harness/compare/rounded_steps.hpp"
+
 namespace sp {
 namespace {
 
@@ -17,16 +19,17 @@ RoundedState::RoundedState(std::int64_t D, std::int64_t E, bool decays, double w
                            std::int64_t sharers)
     : D_(D),
       E_(E),
+      stride_((E + rounded_steps::kLanes - 1) / rounded_steps::kLanes * rounded_steps::kLanes),
       decays_(decays),
       log_w_(std::log(w)),
       drift_(drift),
       sharers_(static_cast<double>(sharers)),
-      steps_(at(kPending)) {
-  for (std::size_t a = 0; a < (decays ? kArrays : kT1); ++a) arrays_.at(a).resize(at(D * E));
-  for (Step& step : steps_) {
-    for (const auto x : {&Step::decay, &Step::exponent, &Step::x}) (step.*x).resize(at(D));
-    step.y.resize(at(E));
-  }
+      decay_(at(kPending * D)),
+      exponent_(decay_),
+      x_(decay_),
+      adds_(at(kPending)),
+      y_(at(kPending * stride_)) {
+  for (std::size_t a = 0; a < (decays ? kArrays : kT1); ++a) arrays_.at(a).resize(at(D * stride_));
 }
 
 void RoundedState::reset() {
@@ -38,17 +41,25 @@ void RoundedState::reset() {
   for (std::vector<double>& array : arrays_) std::ranges::fill(array, 0.0);
 }
 
+// One that does nothing yet.
+std::int64_t RoundedState::new_step() {
+  if (pending_ == kPending) apply();
+  const std::int64_t n = pending_++;
+  std::fill_n(decay_.begin() + n * D_, D_, 1.0);
+  std::fill_n(exponent_.begin() + n * D_, D_, 0.0);
+  std::fill_n(x_.begin() + n * D_, D_, 0.0);
+  std::fill_n(y_.begin() + n * stride_, stride_, 0.0);
+  adds_[at(n)] = 0;
+  return n;
+}
+
 void RoundedState::fade(const double* log_decay) {
   if (log_decay == nullptr) return;
-  if (pending_ == steps_.size()) apply();
-  Step& step = steps_[pending_++];
-  step.rounds = false;
-  std::ranges::fill(step.x, 0.0);
-  std::ranges::fill(step.y, 0.0);
+  const std::int64_t first = new_step() * D_;
   double slowest = -std::numeric_limits<double>::infinity();
   for (std::int64_t c = 0; c < D_; ++c) {
-    step.decay[at(c)] = std::exp(log_decay[c]);
-    step.exponent[at(c)] = std::fabs(log_decay[c]) + (log_decay[c] == 0 ? 0 : drift_);
+    decay_[at(first + c)] = std::exp(log_decay[c]);
+    exponent_[at(first + c)] = std::fabs(log_decay[c]) + (log_decay[c] == 0 ? 0 : drift_);
     slowest = std::max(slowest, log_decay[c]);
   }
   faded_ += slowest;
@@ -57,16 +68,10 @@ void RoundedState::fade(const double* log_decay) {
 }
 
 void RoundedState::add(const double* x, const double* y) {
-  if (!open_) {
-    if (pending_ == steps_.size()) apply();
-    Step& step = steps_[pending_++];
-    std::ranges::fill(step.decay, 1.0);
-    std::ranges::fill(step.exponent, 0.0);
-  }
-  Step& step = steps_[pending_ - 1];
-  step.rounds = true;
-  std::copy_n(x, D_, step.x.begin());
-  std::copy_n(y, E_, step.y.begin());
+  const std::int64_t n = open_ ? pending_ - 1 : new_step();
+  std::copy_n(x, D_, x_.begin() + n * D_);
+  std::copy_n(y, E_, y_.begin() + n * stride_);
+  adds_[at(n)] = sharers_;
   added_.push_back(faded_);
   open_ = false;
   if (added_.size() % kLook == 0) look();
@@ -85,60 +90,39 @@ void RoundedState::look() {
       row_now += square_of(s[e]);
       row_before += square_of(old[e]);
     }
-    if (row_now > row_before) std::copy_n(s, E_, arrays_[kRows].data() + c * E_);
+    if (row_now > row_before) std::copy_n(s, E_, arrays_[kRows].data() + c * stride_);
   }
   for (std::int64_t c = 0; c < D_; ++c) {
-    double* column = arrays_[kColumns].data() + c * E_;
+    double* column = arrays_[kColumns].data() + c * stride_;
     for (std::int64_t e = 0; e < E_; ++e)
       if (now[at(e)] > before[at(e)]) column[e] = row(kS, c)[e];
   }
 }
 
 void RoundedState::apply() {
-  for (std::int64_t c = 0; c < D_; ++c) decays_ ? apply_to_row<true>(c) : apply_to_row<false>(c);
+  for (std::int64_t c = 0; c < D_; ++c) {
+    const auto array = [&](std::size_t a) {
+      return arrays_.at(a).empty() ? nullptr : arrays_.at(a).data() + c * stride_;
+    };
+    rounded_steps::apply({.s = array(kS),
+                          .r = array(kR),
+                          .t0 = array(kT0),
+                          .columns = array(kColumns),
+                          .rows = array(kRows),
+                          .t1 = array(kT1),
+                          .t2 = array(kT2),
+                          .l = array(kL),
+                          .size = stride_,
+                          .decay = decay_.data() + c,
+                          .exponent = exponent_.data() + c,
+                          .x = x_.data() + c,
+                          .stride = D_,
+                          .adds = adds_.data(),
+                          .y = y_.data(),
+                          .count = pending_});
+  }
   pending_ = 0;
   open_ = false;
-}
-
-template <bool kDecays>
-void RoundedState::apply_to_row(std::int64_t c) {
-  constexpr std::int64_t kPiece = 4;  // stays in registers
-  std::int64_t e = 0;
-  for (; e + kPiece <= E_; e += kPiece) apply_to_piece<kDecays, kPiece>(c, e);
-  for (; e < E_; ++e) apply_to_piece<kDecays, 1>(c, e);
-}
-
-template <bool kDecays, std::int64_t kCount>
-void RoundedState::apply_to_piece(std::int64_t c, std::int64_t e) {
-  constexpr std::size_t kUsed = kDecays ? kArrays : kColumns;  // the others stay as they are
-  double p[kArrays][kCount] = {};
-  for (std::size_t a = 0; a < kUsed; ++a) std::copy_n(row(a, c) + e, kCount, p[a]);
-  for (std::size_t n = 0; n < pending_; ++n) {
-    const Step& step = steps_[n];
-    const double d = step.decay[at(c)], a = step.exponent[at(c)], x = step.x[at(c)];
-    const double* y = step.y.data() + e;
-    const double d2 = d * d, rounds = step.rounds ? sharers_ : 0, factors = a > 0 ? 2 : 0;
-    for (std::int64_t i = 0; i < kCount; ++i) {
-      const double term = x * y[i];
-      if constexpr (kDecays) {
-        p[kL][i] = d * (p[kL][i] + a * p[kS][i]);
-        p[kT2][i] = d2 * (p[kT2][i] + a * (2 * p[kT1][i] + a * p[kT0][i]));
-        p[kT1][i] = d2 * (p[kT1][i] + a * p[kT0][i]);
-        p[kR][i] = d2 * (p[kR][i] + factors * p[kS][i] * p[kS][i]);
-        p[kColumns][i] *= d;
-        p[kRows][i] *= d;
-        p[kS][i] = d * p[kS][i] + term;
-        p[kR][i] += rounds * p[kS][i] * p[kS][i];
-        p[kT0][i] = d2 * p[kT0][i] + term * term;
-      } else {
-        p[kS][i] += term;
-        p[kR][i] += rounds * p[kS][i] * p[kS][i];
-        p[kT0][i] += term * term;
-      }
-    }
-  }
-  for (std::size_t a = 0; a < kUsed; ++a)
-    std::copy_n(p[a], kCount, arrays_.at(a).data() + c * E_ + e);
 }
 
 void RoundedState::prepare(Read& result, std::int64_t size) const {

@@ -23,10 +23,11 @@ class RoundedState {
   void add(const double* x, const double* y);
 
   struct Read {
-    std::vector<double> value;   // xT S or S y
-    std::vector<double> square;  // of its size in units of w^2, but for what rounds sums over tokens
-    std::vector<double> sum;     // the largest square of such a sum
-    double alive = 0;            // how many of them: M
+    std::vector<double> value;  // xT S or S y
+    std::vector<double>
+        square;               // of its size in units of w^2, but for what rounds sums over tokens
+    std::vector<double> sum;  // the largest square of such a sum
+    double alive = 0;         // how many of them: M
   };
   void columns(const double* x, Read& result);  // [E]
   void rows(const double* y, Read& result);     // [D]
@@ -37,34 +38,28 @@ class RoundedState {
   // Per element: the state, its roundings, products; the highest columns and rows of the state so far; products by exponents
   // and their squares, and the state by exponents.
   enum : std::size_t { kS, kR, kT0, kColumns, kRows, kT1, kT2, kL, kArrays };
-  // S = diag(decay) S + x yT, put off.
-  struct Step {
-    bool rounds = false;                    // adds something
-    std::vector<double> decay, exponent, x, y;  // [D], [D], [D], [E]
-  };
-
   void apply();
   void look();
-  template <bool kDecays>
-  void apply_to_row(std::int64_t c);
-  template <bool kDecays, std::int64_t kCount>
-  void apply_to_piece(std::int64_t c, std::int64_t e);
   void prepare(Read& result, std::int64_t size) const;
   static void take_parts(const std::vector<double>& terms, double apart, Read& result);
   const double* row(std::size_t array, std::int64_t c) const {
-    return arrays_[array].data() + c * E_;
+    return arrays_[array].data() + c * stride_;
   }
 
+  std::int64_t new_step();
 
-  std::int64_t D_, E_;
+  std::int64_t D_, E_, stride_;  // of a row: E, padded
   bool decays_;
   double log_w_, drift_, sharers_;
   double faded_ = 0;           // sum of the slowest log decay since the reset
   std::vector<double> added_;  // the same when each term was added
   std::size_t first_alive_ = 0;
-  std::array<std::vector<double>, kArrays> arrays_;  // [D, E]
-  std::vector<Step> steps_;
-  std::size_t pending_ = 0;
+  std::array<std::vector<double>, kArrays> arrays_;  // [D, stride]
+  // Steps S = diag(decay) S + x yT that are put off.
+  std::vector<double> decay_, exponent_, x_;  // [kPending, D]
+  std::vector<double> adds_;                  // [kPending]: how many sums are stored
+  std::vector<double> y_;                     // [kPending, stride]
+  std::int64_t pending_ = 0;
   bool open_ = false;  // the last step has decayed only
   std::vector<double> products_, lost_, highest_, terms_;
 };
