@@ -10,9 +10,11 @@ constexpr double kElement = 8, kRow = 4, kWhole = 1;
 constexpr double kStack = 1.5;  // times those, of a stack
 constexpr double kLinear = 8;   // times w A
 
-double floor_of(const Problem& problem) {
-  if (problem.dtype == DType::kF16) return 0x1p-25;
+double floor_of_sums(const Problem& problem) {
   return problem.dtype == DType::kF64 ? 1e-150 : 0x1p-126;
+}
+double floor_of(const Problem& problem) {
+  return problem.dtype == DType::kF16 ? 0x1p-25 : floor_of_sums(problem);
 }
 
 // In f64 the reference rounds like the algorithm.
@@ -60,7 +62,8 @@ Limits linear_limits(const Problem& problem, const Outputs& sizes, bool exact_ca
   limits.d_k = limit(sizes.d_k, exact_case);
   limits.d_v = limit(sizes.d_v, exact_case);
   // Of the accumulator type, and of sums too long for exact cases; sums of neighbours have their errors in common.
-  limits.d_log_decay = {w, 0, false, sizes.d_log_decay, kElement * of_reference(problem)};
+  limits.d_log_decay = {w, floor_of_sums(problem), false, sizes.d_log_decay,
+                        kElement * of_reference(problem)};
   return limits;
 }
 
