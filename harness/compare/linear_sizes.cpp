@@ -72,10 +72,9 @@ class Sizes : HeadRows {
   }
 
   Outputs run() {
-    for (const bool own :
-         {true, false}) {  // with the own token, and without it the other way round
-      if (own || !problem_.mask.causal) run_ways(own);
-    }
+    // With the own token, and without it the other way round.
+    run_ways(true);
+    if (!problem_.mask.causal) run_ways(false);
     Outputs sizes;
     sizes.out = sizes_of(out_, exact_.out);
     if (!backward_) return sizes;

@@ -23,11 +23,10 @@ class RoundedState {
   void add(const double* x, const double* y);
 
   struct Read {
-    std::vector<double> value;  // xT S or S y
-    std::vector<double>
-        square;               // of its size in units of w^2, but for what rounds sums over tokens
-    std::vector<double> sum;  // the largest square of such a sum
-    double alive = 0;         // how many of them: M
+    std::vector<double> value;   // xT S or S y
+    std::vector<double> square;  // of its size in units of w, but for roundings of sums over tokens
+    std::vector<double> sum;     // the largest square of such a sum
+    double alive = 0;            // how many of them: M
   };
   void columns(const double* x, Read& result);  // [E]
   void rows(const double* y, Read& result);     // [D]
@@ -38,6 +37,8 @@ class RoundedState {
   // Per element: the state, its roundings, products; the highest columns and rows of the state so far; products by exponents
   // and their squares, and the state by exponents.
   enum : std::size_t { kS, kR, kT0, kColumns, kRows, kT1, kT2, kL, kArrays };
+
+  std::int64_t new_step();
   void apply();
   void look();
   void prepare(Read& result, std::int64_t size) const;
@@ -45,8 +46,6 @@ class RoundedState {
   const double* row(std::size_t array, std::int64_t c) const {
     return arrays_[array].data() + c * stride_;
   }
-
-  std::int64_t new_step();
 
   std::int64_t D_, E_, stride_;  // of a row: E, padded
   bool decays_;
