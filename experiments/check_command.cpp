@@ -116,7 +116,7 @@ int check(const Options& options) {
   const Sampling sampling{
       .tokens = options.sample.value_or(0), .everything = options.full, .run = run};
   if (!options.errors.empty()) require_writable(options.errors);
-  if (file.problem.family() == Family::kSoftmax && !options.sample) {
+  if (can_be_sampled(file.problem) && !options.sample) {
     constexpr double kWorthSaying = 5;
     const double seconds = seconds_of_truth(file.problem, gradients);
     if (seconds > kWorthSaying && (options.full || seconds <= sampling.seconds))

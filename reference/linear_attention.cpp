@@ -28,6 +28,8 @@ class Rows {
   }
   Index count() const { return std::ssize(rows_); }
   bool has(Index token) const { return begin(token) != end(token); }
+  // Of a token that was asked for: one place below count() that no other token has.
+  Index place(Index token) const { return begin(token) - rows_.begin(); }
   // sum [B, rows, heads, size] += values [size]
   void add(HostTensor& sum, Index b, Index token, Index head, const Values& values) const {
     const Index heads = sum.extent(2), size = sum.extent(3);
@@ -83,27 +85,30 @@ class LinearAttention {
     const bool backward = !inputs_.d_out.absent();
     const bool every = backward && is_normalised(*problem_.module);  // d_sums needs every output
     Values phi = zeros(head.F), d = zeros(head.W);
-    Values later = zeros(causal() ? 0 : head.N * head.W);  // sums over the keys after each token
+    const auto wanted = [&](Index j) { return every || rows_.has(j); };
+    // Sums over the keys after each token whose output is wanted.
+    Values later = zeros(causal() ? 0 : (every ? head.N : rows_.count()) * head.W);
+    const auto place = [&](Index j) { return (every ? j : rows_.place(j)) * head.W; };
     State state(head.F, head.W);
     if (!causal()) {
       const auto read = [&](Index j, State& keys, const Values& a) {
+        if (!wanted(j)) return;
         head.query(j, phi.data());
         for (Index f = 0; f < head.F; ++f) phi.data()[f] *= a.data()[f];
-        keys.add_columns(phi.data(), later.data() + j * head.W);
+        keys.add_columns(phi.data(), later.data() + place(j));
       };
       sweep(head, Order::kBack, 0, head.N, state, keys_of(head), read, kNothingAfter);
     }
     sweep(head, Order::kForth, 0, head.N, state, keys_of(head), kNothingBefore,
           [&](Index j, State& keys) {
-            const bool wanted = rows_.has(j);
-            if (!wanted && !every) return;
+            if (!wanted(j)) return;
             Values sums = zeros(head.W), out = zeros(E);
-            if (!causal()) std::copy_n(later.data() + j * head.W, head.W, sums.data());
+            if (!causal()) std::copy_n(later.data() + place(j), head.W, sums.data());
             head.query(j, phi.data());
             keys.add_columns(phi.data(), sums.data());
             head.output(j, sums.data(), out.data());
             rows_.add(result_.out, b, j, h, out);
-            if (!wanted || !backward) return;
+            if (!rows_.has(j) || !backward) return;
             Values d_phi = zeros(head.F), d_q = zeros(D);
             head.d_sums(j, d.data());
             keys.add_rows(d.data(), d_phi.data());
@@ -112,6 +117,7 @@ class LinearAttention {
           });
     if (causal() || !backward) return;
     const auto read = [&](Index j, State& keys, const Values& a) {
+      if (!rows_.has(j)) return;
       Values d_phi = zeros(head.F), d_q = zeros(D);
       head.d_sums(j, d.data());
       keys.add_rows(d.data(), d_phi.data());
@@ -238,8 +244,6 @@ Outputs linear_attention(const Problem& problem, const Inputs& inputs) {
 Outputs linear_attention_rows(const Problem& problem, const Inputs& inputs,
                               std::span<const Index> tokens) {
   require(problem, inputs, tokens);
-  if (!problem.mask.causal)
-    throw Error(ErrorKind::kUsage, "chosen rows of linear attention need a causal problem");
   Outputs result = LinearAttention(problem, inputs, tokens).run(false);
   add_window_rows(problem, inputs, tokens, result);
   return result;

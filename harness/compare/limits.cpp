@@ -10,9 +10,11 @@ constexpr double kElement = 8, kRow = 4, kWhole = 1;
 constexpr double kStack = 1.5;  // times those, of a stack
 constexpr double kLinear = 8;   // times w A
 
-double floor_of(const Problem& problem) {
-  if (problem.dtype == DType::kF16) return 0x1p-25;
+double floor_of_sums(const Problem& problem) {
   return problem.dtype == DType::kF64 ? 1e-150 : 0x1p-126;
+}
+double floor_of(const Problem& problem) {
+  return problem.dtype == DType::kF16 ? 0x1p-25 : floor_of_sums(problem);
 }
 
 // In f64 the reference rounds like the algorithm.
@@ -48,28 +50,43 @@ Limits softmax_limits(const Problem& problem, const SoftmaxTruth& truth, int rou
   return limits;
 }
 
-Limits linear_limits(const Problem& problem, const Outputs& sizes, const SoftmaxTruth* window,
-                     bool exact_case) {
+Limits linear_limits(const Problem& problem, const Outputs& sizes, bool exact_case) {
+  const double u = unit_roundoff(problem.dtype);
+  const double w = unit_roundoff(accumulator_of(problem.dtype));
+  const auto limit = [&](const HostTensor& size, bool exact) {
+    return Limit{u, floor_of(problem), exact, size, kElement * of_reference(problem), true};
+  };
+  Limits limits;
+  limits.out = limit(sizes.out, exact_case);
+  limits.d_q = limit(sizes.d_q, exact_case);
+  limits.d_k = limit(sizes.d_k, exact_case);
+  limits.d_v = limit(sizes.d_v, exact_case);
+  // Of the accumulator type, and of sums too long for exact cases; sums of neighbours have their errors in common.
+  limits.d_log_decay = {w, floor_of_sums(problem), false, sizes.d_log_decay,
+                        kElement * of_reference(problem)};
+  return limits;
+}
+
+Limits term_limits(const Problem& problem, const Outputs& terms, const SoftmaxTruth* window) {
   const double u = unit_roundoff(problem.dtype);
   const double w = unit_roundoff(accumulator_of(problem.dtype));
   const double factor = of_reference(problem) * kLinear * w;
-  const auto limit = [&](HostTensor Outputs::* x, double relative, bool exact) {
-    HostTensor size = sizes.*x;
+  const auto limit = [&](HostTensor Outputs::* x, double relative) {
+    HostTensor size = terms.*x;
     if (window != nullptr && !(window->sizes.*x).absent()) {
       for (std::int64_t i = 0; i < size.size(); ++i)
         size.set(i, size.at(i) + kElement / (kLinear * w) * (window->sizes.*x).at(i));
     }
-    return Limit{relative, relative == u ? floor_of(problem) : 0, exact, size, factor};
+    return Limit{relative, relative == u ? floor_of(problem) : 0, false, size, factor};
   };
   Limits limits;
-  limits.out = limit(&Outputs::out, u, exact_case);
-  limits.d_q = limit(&Outputs::d_q, u, exact_case);
-  limits.d_k = limit(&Outputs::d_k, u, exact_case);
-  limits.d_v = limit(&Outputs::d_v, u, exact_case);
-  // These hold the accumulator type, and their sums are too long for exact cases.
-  limits.d_log_decay = limit(&Outputs::d_log_decay, w, false);
-  limits.d_gamma = limit(&Outputs::d_gamma, w, false);
-  limits.d_beta = limit(&Outputs::d_beta, w, false);
+  limits.out = limit(&Outputs::out, u);
+  limits.d_q = limit(&Outputs::d_q, u);
+  limits.d_k = limit(&Outputs::d_k, u);
+  limits.d_v = limit(&Outputs::d_v, u);
+  limits.d_log_decay = limit(&Outputs::d_log_decay, w);
+  limits.d_gamma = limit(&Outputs::d_gamma, w);
+  limits.d_beta = limit(&Outputs::d_beta, w);
   return limits;
 }
 

@@ -10,7 +10,7 @@
 //
 // u x*     The last rounding to storage, element by element: an algorithm that rounds more often than it says fails.
 // size     What independent roundings in the accumulator type amount to, element by element, as a standard deviation
-//          (harness/compare/softmax_truth.hpp has the derivation). With a second rounding of partial results, which
+//          (softmax_truth.hpp and linear_sizes.hpp have the derivations). With a second rounding of partial results, which
 //          an algorithm declares (algorithm.hpp), size^2 of out grows by (u range(out))^2.
 // factors  Sizes count every rounding with its largest value, 1.7 times its standard deviation at least, but for the
 //          additions of a sum, which are so many that they count with the deviation itself. The more errors are summed up,
@@ -21,10 +21,10 @@
 //          they are f64: smaller numbers may be flushed.
 // f64      Sizes are doubled: the reference rounds like the algorithm.
 // exact    Cases whose result is known bit for bit: equal to the reference rounded once to storage; lse as above.
-// linear   Per element only, 8 w A with A the sum of the absolute values of its terms (harness/compare/linear_sizes.hpp).
-//          8 stands for the number of roundings on the way of one term, and was fitted with `seqpar verify --dtype f32`:
-//          over 30,000 problems no error passed 0.77 of it. With the window of Based, 8 sizes of its softmax are
-//          added.
+// decays   Of their gradients every element by itself: each is a sum that holds most of its neighbour's, errors included.
+// normaliser   Per element only, 8 w A with A the error of every step carried to the end (linear_terms.hpp). 8 stands for the
+//          number of roundings on the way of one term, and was fitted with `seqpar verify --dtype f32`: over 30,000 problems
+//          no error passed 0.77 of it. With the window of Based, 8 sizes of its softmax are added.
 // hybrid   size^2 is the mean square, of the element and over its row, of what the tensor changes by when every layer errs by a quarter
 //          of its own limit (harness/compare/stack_noise.hpp); half as many again are allowed, since products of
 //          errors over layers have long tails.
@@ -60,9 +60,10 @@ double factor_of_rows(double rows, double n);
 
 Limits softmax_limits(const Problem& problem, const SoftmaxTruth& truth, int roundings,
                       bool exact_case);
-// `sizes` holds the sums of absolute values of every result; `window` the truth about the softmax of Based, if any.
-Limits linear_limits(const Problem& problem, const Outputs& sizes, const SoftmaxTruth* window,
-                     bool exact_case);
+// `sizes`: linear_sizes.hpp.
+Limits linear_limits(const Problem& problem, const Outputs& sizes, bool exact_case);
+// With a normaliser, and layers of stacks. `terms`: linear_terms.hpp; `window`: the truth about the softmax of Based, if any.
+Limits term_limits(const Problem& problem, const Outputs& terms, const SoftmaxTruth* window);
 // `sizes`: see above.
 Limits stack_limits(const Problem& problem, const Outputs& sizes);
 

@@ -6,7 +6,7 @@
 
 namespace sp {
 
-// The part of linear_sizes() for modules with a feature map and a normaliser: errors in units of w.
+// The part of linear_terms() for modules with a feature map and a normaliser: errors in units of w.
 Outputs normalised_sizes(const Problem& problem, const Inputs& inputs, const Outputs& exact);
 
 }  // namespace sp

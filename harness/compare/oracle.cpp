@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <future>
 #include <limits>
 #include <thread>
 
 #include "harness/compare/linear_sizes.hpp"
+#include "harness/compare/linear_terms.hpp"
 #include "harness/compare/stack_noise.hpp"
 #include "harness/generate/cases.hpp"
 #include "reference/attention.hpp"
@@ -22,7 +22,6 @@ namespace {
 // Multiply-adds of the plain reference. Above kMost it takes more than 10 s on one core, above kLittle the blocked double
 // side is faster.
 constexpr double kMost = 4e9, kLittle = 5e7;
-constexpr std::int64_t kSampledLinear = 64;
 
 double reference_work(const Problem& problem, bool backward) {
   const Shape& s = problem.shape;
@@ -53,12 +52,6 @@ HostTensor rows_of(const HostTensor& whole, std::size_t axis,
   return rows;
 }
 
-void make_absolute(HostTensor& tensor) {
-  visit_dtype(tensor.dtype(), [&]<class T>() {
-    for (T& element : tensor.as<T>()) element = narrow<T>(std::fabs(widen(element)));
-  });
-}
-
 // The softmax that a window adds to Based.
 SoftmaxTruth window_truth(const Problem& problem, const Inputs& inputs, Operands operands) {
   Problem window = problem;
@@ -68,9 +61,65 @@ SoftmaxTruth window_truth(const Problem& problem, const Inputs& inputs, Operands
   return softmax_truth(window, inputs, operands);
 }
 
+// Elements of results above which a few copies of all of them in double take gigabytes.
+constexpr double kMostElements = 1e8;
+
+bool has_sweeps(const Problem& problem) {
+  return problem.family() == Family::kLinear && !is_normalised(*problem.module);
+}
+
+double elements_of_results(const Problem& problem, bool backward) {
+  const Shape& s = problem.shape;
+  return static_cast<double>(s.B * s.N) *
+         static_cast<double>(s.H * s.E + (backward ? s.H * s.D + s.G * (s.D + s.E) : 0));
+}
+
+// Elements of states that the sweeps of linear attention pass.
+double sweep_work(const Problem& problem, bool backward) {
+  const Shape& s = problem.shape;
+  return static_cast<double>(s.B * s.H * s.N) * static_cast<double>(s.D * s.E) *
+         (backward ? 2 : 1) * (problem.mask.causal ? 1 : 2);
+}
+
+template <class F>
+double best_of_two(F&& f) {
+  double best = std::numeric_limits<double>::infinity();
+  for (int repetition = 0; repetition < 2; ++repetition) {
+    const auto begin = std::chrono::steady_clock::now();
+    f();
+    best = std::min(
+        best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+  }
+  return best;
+}
+
+// A head for each core.
+Case small_case(std::int64_t N) {
+  Case small;
+  small.problem.shape = {1, N,  std::max(1, static_cast<int>(std::thread::hardware_concurrency())),
+                         1, 64, 64};
+  small.problem.mask.causal = true;
+  return small;
+}
+
+double seconds_of_sweeps(const Problem& problem, bool backward) {
+  Case small = small_case(512);
+  small.problem.module = problem.module;
+  const Inputs inputs = make_inputs(small);
+  const double seconds = best_of_two([&] {
+    linear_sizes(small.problem, inputs, reference::linear_attention(small.problem, inputs));
+  });
+  return seconds * sweep_work(problem, backward) / sweep_work(small.problem, true);
+}
+
 }  // namespace
 
+bool can_be_sampled(const Problem& problem) {
+  return problem.family() == Family::kSoftmax || has_sweeps(problem);
+}
+
 double seconds_of_truth(const Problem& problem, bool backward) {
+  if (has_sweeps(problem)) return seconds_of_sweeps(problem, backward);
   const Shape& s = problem.shape;
   const Mask& mask = problem.mask;
   const auto N = static_cast<double>(s.N);
@@ -80,17 +129,11 @@ double seconds_of_truth(const Problem& problem, bool backward) {
   const auto work = [](double count, const Shape& shape, bool back) {
     return count * static_cast<double>((back ? 9 : 2) * shape.D + (back ? 6 : 2) * shape.E);
   };
-  Case small;
-  small.problem.shape = {1, 512, std::max(1, static_cast<int>(std::thread::hardware_concurrency())),
-                         1, 64,  64};
+  Case small = small_case(512);
+  small.problem.mask.causal = false;
   const Inputs inputs = make_inputs(small);
-  double best = std::numeric_limits<double>::infinity();
-  for (int repetition = 0; repetition < 2; ++repetition) {
-    const auto begin = std::chrono::steady_clock::now();
-    softmax_truth(small.problem, inputs, Operands::kAccumulator);
-    best = std::min(
-        best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
-  }
+  const double best =
+      best_of_two([&] { softmax_truth(small.problem, inputs, Operands::kAccumulator); });
   const double small_pairs = 512.0 * 512 * static_cast<double>(small.problem.shape.H);
   return best * work(pairs, s, backward) / work(small_pairs, small.problem.shape, true);
 }
@@ -117,43 +160,40 @@ Oracle::Oracle(const Problem& problem, const Inputs& inputs, bool exact_case, Op
 }
 
 void Oracle::prepare_linear(const Sampling& sampling) {
-  const bool stack = problem_.family() == Family::kHybrid;
-  if (reference_work(problem_, !inputs_.d_out.absent()) > kMost && !sampling.everything)
-    tokens_ = sample_tokens(problem_, sampling.tokens > 0 ? sampling.tokens : kSampledLinear,
+  const bool backward = !inputs_.d_out.absent();
+  if (!has_sweeps(problem_)) return prepare_terms(sampling);
+  if (!sampling.everything &&
+      (sampling.tokens > 0 || elements_of_results(problem_, backward) > kMostElements ||
+       (sweep_work(problem_, backward) > kMost &&
+        seconds_of_sweeps(problem_, backward) > sampling.seconds)))
+    tokens_ = sample_tokens(problem_, sampling.tokens > 0 ? sampling.tokens : kSampledTokens,
                             sampling.run);
-  if (sampled()) {
-    if (stack || is_normalised(*problem_.module) || !problem_.mask.causal) {
-      throw Error(
-          ErrorKind::kUsage,
-          "this problem is too large to be checked: hybrid stacks, modules with a normaliser "
-          "and problems without a mask need the whole reference");
-    }
-    // Linear in each input: the sizes are the same sums of absolute values.
-    auto sizes = std::async(std::launch::async, [&] {
-      Inputs positive = inputs_;
-      for (HostTensor* tensor : {&positive.q, &positive.k, &positive.v, &positive.d_out})
-        make_absolute(*tensor);
-      Problem problem = problem_;
-      problem.scale = std::fabs(problem.scale);
-      return reference::linear_attention_rows(problem, positive, tokens_);
-    });
-    exact_ = reference::linear_attention_rows(problem_, inputs_, tokens_);
-    sizes_ = sizes.get();
-    return;
+  if (std::ssize(tokens_) == problem_.shape.N) tokens_.clear();
+  exact_ = sampled() ? reference::linear_attention_rows(problem_, inputs_, tokens_)
+                     : reference::evaluate(problem_, inputs_);
+  sizes_ = sampled() ? linear_sizes(problem_, inputs_, exact_, tokens_)
+                     : linear_sizes(problem_, inputs_, exact_);
+}
+
+void Oracle::prepare_terms(const Sampling& sampling) {
+  if (reference_work(problem_, !inputs_.d_out.absent()) > kMost && !sampling.everything) {
+    throw Error(ErrorKind::kUsage,
+                "this problem is too large to be checked: hybrid stacks and modules with a "
+                "normaliser need the whole reference");
   }
   exact_ = reference::evaluate(problem_, inputs_);
-  if (stack) {
+  if (problem_.family() == Family::kHybrid) {
     sizes_ = stack_noise(problem_, inputs_, exact_, operands_);
     return;
   }
-  sizes_ = linear_sizes(problem_, inputs_, exact_);
+  sizes_ = linear_terms(problem_, inputs_, exact_);
   if (problem_.mask.window > 0) window_ = window_truth(problem_, inputs_, operands_);
 }
 
 Limits Oracle::limits(int roundings) const {
   if (problem_.family() == Family::kHybrid) return stack_limits(problem_, sizes_);
-  if (problem_.family() == Family::kLinear)
-    return linear_limits(problem_, sizes_, window_ ? &*window_ : nullptr, exact_case_);
+  if (has_sweeps(problem_)) return linear_limits(problem_, sizes_, exact_case_);
+  if (problem_.module) return term_limits(problem_, sizes_, window_ ? &*window_ : nullptr);
   return softmax_limits(problem_, softmax_, roundings, exact_case_);
 }
 

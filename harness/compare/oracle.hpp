@@ -32,6 +32,7 @@ class Oracle {
 
  private:
   void prepare_linear(const Sampling& sampling);
+  void prepare_terms(const Sampling& sampling);
   Verdict judge_sampled(const Outputs& result, int roundings) const;
   Verdict in_whole(Verdict verdict) const;
   Limits limits(int roundings) const;
@@ -43,11 +44,14 @@ class Oracle {
   std::vector<std::int64_t> tokens_;
   Outputs exact_;
   SoftmaxTruth softmax_;  // softmax families
-  Outputs sizes_;         // linear attention: see linear_sizes.hpp; hybrid stacks: stack_noise.hpp
+  Outputs
+      sizes_;  // linear attention: linear_sizes.hpp, linear_terms.hpp; hybrid stacks: stack_noise.hpp
   std::optional<SoftmaxTruth> window_;  // of Based
 };
 
-// How long the whole truth is thought to take on this machine, by the speed of a small one.
+// Softmax attention, and linear attention without a normaliser; of others all tokens are compared.
+bool can_be_sampled(const Problem& problem);
+// How long the whole truth about such a problem is thought to take on this machine, by the speed of a small one.
 double seconds_of_truth(const Problem& problem, bool backward);
 
 }  // namespace sp

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "harness/compare/limits.hpp"
-#include "harness/compare/linear_sizes.hpp"
+#include "harness/compare/linear_terms.hpp"
 #include "harness/generate/values.hpp"
 #include "reference/attention.hpp"
 #include "reference/evaluate.hpp"
@@ -37,7 +37,7 @@ Limits limits_of_layer(const Problem& problem, const Inputs& inputs, Operands op
   if (!problem.module)
     return softmax_limits(problem, softmax_truth(problem, inputs, operands), 1, false);
   const Outputs exact = exact_layer(problem, inputs);
-  return linear_limits(problem, linear_sizes(problem, inputs, exact), nullptr, false);
+  return term_limits(problem, linear_terms(problem, inputs, exact), nullptr);
 }
 
 // A layer that errs.

@@ -81,14 +81,24 @@ bool is_long(const Draw& d, const Pins& pins) {
          static_cast<double>(pins.longest) >= kLong;
 }
 
-// Evenly over the logarithms of 300 to 5000 tokens, and no more than the reference does in a moment: the blocked double
-// side of softmax, or plain loops over the pairs of linear attention, once or, in a stack, many times.
+Module module_of(const Draw& d, const Pins& pins, Family family) {
+  return pins.module.value_or(kModules[family == Family::kHybrid ? d.module % 3 : d.module]);
+}
+
+// Limits of normalisers and stacks take worst cases for what random walks do: they were fitted up to 500 tokens.
+bool has_worst_cases(const Draw& d, const Pins& pins, Family family) {
+  return family == Family::kHybrid ||
+         (family == Family::kLinear && is_normalised(module_of(d, pins, family)));
+}
+
+// Evenly over the logarithms of 300 to 5000 tokens, and no more than takes a moment: the blocked double side of softmax,
+// products of all pairs in the algorithms of linear attention, or plain loops over pairs under a normaliser and, many times,
+// in a stack.
 std::int64_t long_length(const Draw& d, const Pins& pins, const Shape& s, Family family) {
-  const bool softmax = family == Family::kSoftmax || family == Family::kProjectedSoftmax;
-  const double most_work = family == Family::kHybrid ? 2e7 : softmax ? 2e9 : 1e8;
+  const bool worst_cases = has_worst_cases(d, pins, family);
+  const double most_work = family == Family::kHybrid ? 2e7 : worst_cases ? 1e8 : 2e9;
   const auto per_pair = static_cast<double>(s.H * (s.D + s.E));
-  // The limits of linear attention take worst cases for what random walks do: they were fitted up to here.
-  const double longest = softmax ? static_cast<double>(pins.longest) : 500;
+  const double longest = worst_cases ? 500 : static_cast<double>(pins.longest);
   const double wanted = kLong * std::pow(longest / kLong, d.length / 69.0);
   return static_cast<std::int64_t>(std::min(wanted, std::sqrt(most_work / per_pair)));
 }
@@ -132,7 +142,7 @@ void draw_linear(const Draw& d, const Pins& pins, Family family, Case& drawn) {
   Problem& problem = drawn.problem;
   Shape& s = problem.shape;
   const bool stack = family == Family::kHybrid;
-  Module module = pins.module.value_or(kModules[stack ? d.module % 3 : d.module]);
+  const Module module = module_of(d, pins, family);
   problem.module = module;
   const bool normalised = is_normalised(module);
   // States of whole heads under a feature map grow with the square of the head size.
@@ -196,9 +206,8 @@ Case build(const Draw& d, const Pins& pins, Family family) {
                                           DType::kF64, DType::kF16, DType::kF32, DType::kBF16},
                                d.dtype));
   if (longer) s.N = long_length(d, pins, s, family);
-  // In long sums the reference of linear attention rounds more than a blocked algorithm in f64.
-  const bool f64 =
-      pins.f64 && !(longer && (family == Family::kLinear || family == Family::kHybrid));
+  // There long sums of the reference in f64 round more than a blocked algorithm.
+  const bool f64 = pins.f64 && !(longer && has_worst_cases(d, pins, family));
   if (problem.dtype == DType::kF64 && !pins.dtype && !f64) problem.dtype = DType::kF32;
   drawn.values = pins.values.value_or(pick(
       std::array{Values::kNormal, Values::kDominant, Values::kNormal, Values::kNormal,

@@ -182,7 +182,7 @@ RealLayerResult run_real_layer(const RealLayer& layer,
   Outputs outputs = room_for(problem);
   for (std::int64_t head = 0; head < layer.heads; ++head) {
     const Inputs inputs = inputs_of(layer, head);
-    const Oracle oracle(problem, inputs, false);
+    const Oracle oracle(problem, inputs, false, Operands::kAccumulator, {.tokens = kSampledTokens});
     result.checked_tokens = oracle.sampled() ? std::ssize(oracle.tokens()) : problem.shape.N;
     // In turn, so that no algorithm always meets what the other left in caches and memory.
     const std::int64_t count = std::ssize(result.rows);

@@ -118,6 +118,11 @@ class ForeignRing(unittest.TestCase):
     @unittest.skipUnless("long" in sys.argv, "takes minutes")
     def test_is_found_out_in_many_heads(self):
         self.all_are_found(1000, REAL)
+        self.all_are_found(4001, REAL)
+
+    @unittest.skipUnless("long" in sys.argv, "takes minutes")
+    def test_is_found_out_at_16K_tokens_in_several_heads(self):
+        self.all_are_found(16384, (8, 2, 64))
 
 
 if __name__ == "__main__":

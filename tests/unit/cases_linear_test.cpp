@@ -6,7 +6,7 @@
 #include <map>
 #include <string>
 
-#include "harness/compare/linear_sizes.hpp"
+#include "harness/compare/linear_terms.hpp"
 #include "harness/generate/cases.hpp"
 #include "reference/evaluate.hpp"
 #include "reference/problem/error.hpp"
@@ -98,7 +98,7 @@ TEST(LinearCases, OfIntegersAreExact) {
     for (std::int64_t n = 0; n < inputs.log_decay.size(); ++n)
       ASSERT_EQ(inputs.log_decay.at(n), 0) << describe(drawn);
     const Outputs results = reference::evaluate(drawn.problem, inputs);
-    const Outputs sizes = linear_sizes(drawn.problem, inputs, results);
+    const Outputs sizes = linear_terms(drawn.problem, inputs, results);
     for (const auto x : {&Outputs::out, &Outputs::d_q, &Outputs::d_k, &Outputs::d_v}) {
       for (std::int64_t n = 0; n < (results.*x).size(); ++n) {
         ASSERT_EQ((results.*x).at(n), std::nearbyint((results.*x).at(n))) << describe(drawn);

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "harness/compare/compare.hpp"
-#include "harness/compare/linear_sizes.hpp"
+#include "harness/compare/linear_terms.hpp"
 #include "harness/compare/oracle.hpp"
 #include "harness/generate/cases.hpp"
 #include "reference/evaluate.hpp"
@@ -131,8 +131,8 @@ TEST(LinearVerdict, OfIntegersIsBitwise) {
   }
 }
 
-// One token, one head: sizes can be written down.
-TEST(LinearSizes, AreSumsOfAbsoluteValues) {
+// One token, one head: they can be written down.
+TEST(LinearTerms, AreSumsOfAbsoluteValues) {
   Problem problem;
   problem.shape = {1, 2, 1, 1, 2, 1};
   problem.module = Module::kLightning;
@@ -148,20 +148,20 @@ TEST(LinearSizes, AreSumsOfAbsoluteValues) {
   inputs.v = tensor({1, 2, 1, 1}, {-5, 7});
   inputs.log_decay = tensor({1}, {0});
   const Outputs exact = reference::evaluate(problem, inputs);
-  const HostTensor sizes = linear_sizes(problem, inputs, exact).out;
+  const HostTensor terms = linear_terms(problem, inputs, exact).out;
   EXPECT_EQ(exact.out.at(0), 0);  // 3 - 3: nothing is left of it
-  EXPECT_DOUBLE_EQ(sizes.at(0), 2 * (3 + 3) * 5);
-  EXPECT_DOUBLE_EQ(sizes.at(1), 2 * ((6 + 1) * 5 + (2 + 2) * 7));
+  EXPECT_DOUBLE_EQ(terms.at(0), 2 * (3 + 3) * 5);
+  EXPECT_DOUBLE_EQ(terms.at(1), 2 * ((6 + 1) * 5 + (2 + 2) * 7));
 }
 
 constexpr double kUnlimited = 1e30;  // the size of what may be anything but NaN and Inf
 
-TEST(LinearSizes, AreUnlimitedOnlyWhereADenominatorMayVanish) {
+TEST(LinearTerms, AreUnlimitedOnlyWhereADenominatorMayVanish) {
   for (const Module module : kModules) {
     sp::Case drawn = example(module, DType::kF64);
     drawn.problem.epsilon = default_epsilon(module);
     const Judged judged(drawn);
-    const Outputs sizes = linear_sizes(drawn.problem, judged.inputs, judged.exact);
+    const Outputs sizes = linear_terms(drawn.problem, judged.inputs, judged.exact);
     for (const auto x : kAll)
       if (!(sizes.*x).absent()) {
         EXPECT_LT(largest(sizes.*x), kUnlimited) << name_of(module);
@@ -170,7 +170,7 @@ TEST(LinearSizes, AreUnlimitedOnlyWhereADenominatorMayVanish) {
 }
 
 // Under layer norm the first query is orthogonal to its only key: 0 / epsilon.
-TEST(LinearSizes, OfARowWithoutWeightAreUnlimitedUnlessEpsilonIsLarge) {
+TEST(LinearTerms, OfARowWithoutWeightAreUnlimitedUnlessEpsilonIsLarge) {
   for (const double epsilon : {1e-18, 1e-9, 1.0}) {
     sp::Case drawn = example(Module::kRebased, DType::kF64);
     drawn.problem.shape = {1, 3, 1, 1, 4, 2};
@@ -184,7 +184,7 @@ TEST(LinearSizes, OfARowWithoutWeightAreUnlimitedUnlessEpsilonIsLarge) {
       inputs.beta.set(d, 0);
     }
     const Outputs exact = reference::evaluate(drawn.problem, inputs);
-    const Outputs sizes = linear_sizes(drawn.problem, inputs, exact);
+    const Outputs sizes = linear_terms(drawn.problem, inputs, exact);
     for (std::int64_t e = 0; e < 2; ++e) {
       EXPECT_EQ(sizes.out.at(e) > kUnlimited, epsilon == 1e-18) << epsilon;
       for (std::int64_t n = 1; n < 3; ++n) EXPECT_LT(sizes.out.at(n * 2 + e), kUnlimited);
@@ -203,12 +203,16 @@ TEST(LinearSizes, OfARowWithoutWeightAreUnlimitedUnlessEpsilonIsLarge) {
   }
 }
 
-TEST(SampledLinearOracle, AgreesWithTheFullOne) {
+class SampledLinearOracle : public testing::TestWithParam<bool> {};
+
+TEST_P(SampledLinearOracle, AgreesWithTheFullOne) {
   sp::Case drawn = example(Module::kLightning);
-  drawn.problem.shape = {1, 3300, 2, 1, 32, 32};  // beyond kMostReferenceWork
-  Inputs inputs = make_inputs(drawn);
-  const Oracle oracle(drawn.problem, inputs, false);
+  drawn.problem.shape = {1, 3300, 2, 1, 32, 32};
+  drawn.problem.mask.causal = GetParam();
+  const Inputs inputs = make_inputs(drawn);
+  const Oracle oracle(drawn.problem, inputs, false, Operands::kAccumulator, {.tokens = 64});
   ASSERT_TRUE(oracle.sampled());
+  ASSERT_FALSE(Oracle(drawn.problem, inputs, false).sampled());
   Outputs result;
   const Outputs exact = reference::evaluate(drawn.problem, inputs);
   for (const auto x : {&Outputs::out, &Outputs::d_q, &Outputs::d_k, &Outputs::d_v})
@@ -226,6 +230,16 @@ TEST(SampledLinearOracle, AgreesWithTheFullOne) {
     tensor.set(element, kNaN);
     EXPECT_FALSE(oracle.judge(result, 1).passed());
     tensor.set(element, right);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Causal, SampledLinearOracle, testing::Bool());
+
+TEST(Oracle, RefusesWhatIsTooLargeAndHasNoSweeps) {
+  for (const Module module : {Module::kBased, Module::kRebased}) {
+    sp::Case drawn = example(module);
+    drawn.problem.shape = {1, 3300, 2, 1, 32, 32};
+    EXPECT_THROW(Oracle(drawn.problem, make_inputs(drawn), false), Error);
   }
 }
 

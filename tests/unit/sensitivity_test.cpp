@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <map>
+#include <optional>
 
 #include "harness/generate/cases.hpp"
 
@@ -19,17 +20,20 @@ struct Figures {
 
 // `times`: how much blunter it may be.
 void expect_at_most(DType dtype, std::int64_t tokens, Operands operands, const Sampling& sampling,
-                    const std::map<std::string, Figures>& figures, double times = 1) {
+                    const std::map<std::string, Figures>& figures, double times = 1,
+                    std::optional<Module> module = {}) {
   sp::Case drawn;
+  drawn.problem.module = module;
   drawn.problem.shape = {1, tokens, 4, 2, 64, 64};
+  if (tokens > 10000) drawn.problem.shape.H = drawn.problem.shape.G = 1;  // for time
   drawn.problem.dtype = dtype;
   drawn.problem.mask.causal = true;
-  drawn.problem.scale = default_scale(drawn.problem.shape);
+  drawn.problem.scale = module == Module::kBasic ? 1 : default_scale(drawn.problem.shape);
   const Inputs inputs = make_inputs(drawn);
   bool sampled = false;
   const auto found = sensitivity(drawn.problem, inputs, operands, sampling, &sampled);
   EXPECT_EQ(sampled, sampling.tokens > 0);
-  EXPECT_EQ(found.size(), 5u);
+  EXPECT_EQ(found.size(), module ? 4u : 5u);
   for (const Sensitivity& tensor : found) {
     SCOPED_TRACE(tensor.tensor);
     const Figures& figure = figures.at(tensor.tensor);
@@ -70,6 +74,27 @@ TEST(SensitivityFigures, HoldWhereOperandsAreRounded) {
                   {"d_q", {0x1p-6, 0x1p-9, 0}},
                   {"d_k", {0x1p-6, 0x1p-16, 0x1p-7}},
                   {"d_v", {0x1p-6, 0x1p-16, 0x1p-7}}});
+}
+
+// Of all four tensors; 32K tokens are as sharp as 500, but for what sums of so many terms lose.
+void expect_linear(DType dtype, std::int64_t tokens, const Sampling& sampling,
+                   const Figures& figures) {
+  for (const Module module : {Module::kBasic, Module::kGla}) {
+    SCOPED_TRACE(name_of(module));
+    expect_at_most(dtype, tokens, Operands::kAccumulator, sampling,
+                   {{"out", figures}, {"d_q", figures}, {"d_k", figures}, {"d_v", figures}}, 1,
+                   module);
+  }
+}
+
+TEST(SensitivityFigures, HoldForLinearAttention) {
+  expect_linear(DType::kF32, 500, {}, {0x1p-16, 0x1p-21, 0x1p-18});
+  expect_linear(DType::kBF16, 500, {}, {0x1p-8, 0x1p-16, 0x1p-13});
+}
+
+TEST(SensitivityFigures, HoldForLongLinearAttention) {
+  expect_linear(DType::kF32, 32768, {.tokens = 64}, {0x1p-14, 0x1p-21, 0x1p-17});
+  expect_linear(DType::kBF16, 32768, {.tokens = 64}, {0x1p-8, 0x1p-14, 0x1p-11});
 }
 
 }  // namespace
