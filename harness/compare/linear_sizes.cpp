@@ -9,6 +9,7 @@
 
 #include "harness/compare/head_rows.hpp"
 #include "harness/compare/in_parallel.hpp"
+#include "harness/compare/likeness.hpp"
 #include "harness/compare/rounded_state.hpp"
 
 namespace sp {
@@ -246,7 +247,9 @@ class Sizes : HeadRows {
 
 Outputs linear_sizes(const Problem& problem, const Inputs& inputs, const Outputs& exact,
                      std::span<const int64_t> tokens) {
-  return Sizes(problem, inputs, exact, tokens).run();
+  Outputs sizes = Sizes(problem, inputs, exact, tokens).run();
+  multiply_sizes(sizes, likeness(inputs));
+  return sizes;
 }
 
 Outputs linear_sizes(const Problem& problem, const Inputs& inputs, const Outputs& exact) {

@@ -37,7 +37,7 @@
 // In f64 every decay but 1 adds 1 to l: the reference multiplies by rounded decays, token by token, and their errors all have
 // one sign where a decay is one number. Other implementations need not drift (optimized/kernels/cpu/linear_decay.cpp).
 //
-// Inputs that are all constant are beyond this: their roundings are all alike.
+// Where inputs are alike, all of that times likeness() (likeness.hpp).
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -7,6 +7,7 @@
 #include <limits>
 #include <thread>
 
+#include "harness/compare/likeness.hpp"
 #include "harness/compare/linear_sizes.hpp"
 #include "harness/compare/linear_terms.hpp"
 #include "harness/compare/stack_noise.hpp"
@@ -187,6 +188,7 @@ void Oracle::prepare_terms(const Sampling& sampling) {
     return;
   }
   sizes_ = linear_terms(problem_, inputs_, exact_);
+  multiply_sizes(sizes_, likeness_of_each(inputs_));
   if (problem_.mask.window > 0) window_ = window_truth(problem_, inputs_, operands_);
 }
 

@@ -3,11 +3,23 @@
 
 #include <numeric>
 
+#include "harness/compare/likeness.hpp"
 #include "harness/compare/projected_truth.hpp"
 #include "harness/compare/softmax_rows.hpp"
 #include "reference/vectors.hpp"
 
 namespace sp {
+namespace {
+
+SoftmaxTruth with_likeness(SoftmaxTruth truth, const Inputs& inputs) {
+  const double factor = likeness(inputs);
+  multiply_sizes(truth.sizes, factor);
+  for (std::int64_t i = 0; factor > 1 && i < truth.partial.size(); ++i)
+    truth.partial.set(i, factor * truth.partial.at(i));
+  return truth;
+}
+
+}  // namespace
 
 Doubles doubles_of(const HostTensor& tensor) { return reference::doubles(tensor, tensor.shape()); }
 
@@ -42,11 +54,12 @@ SoftmaxTruth softmax_truth(const Problem& problem, const Inputs& inputs,
                              {},
                              operands,
                              !inputs.d_out.absent()};
-  return truth_of(problem, softmax_rows(arrays, tokens, tokens), std::ssize(tokens));
+  return with_likeness(truth_of(problem, softmax_rows(arrays, tokens, tokens), std::ssize(tokens)),
+                       inputs);
 }
 
 SoftmaxTruth softmax_truth(const Problem& problem, const Inputs& inputs, Operands operands) {
-  if (problem.projected > 0) return projected_truth(problem, inputs);
+  if (problem.projected > 0) return with_likeness(projected_truth(problem, inputs), inputs);
   std::vector<std::int64_t> tokens(static_cast<std::size_t>(problem.shape.N));
   std::iota(tokens.begin(), tokens.end(), 0);
   return softmax_truth(problem, inputs, tokens, operands);

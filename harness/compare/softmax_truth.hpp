@@ -21,6 +21,7 @@
 //   d_q         sum S k^2 + walk(d_q)^2 + (l^2 + w^2) range(d_q)^2 + D^2 (scale sum p k)^2
 //   d_k         sum (S + scale^2 p^2 ((d_p - delta)^2 l^2 + D^2)) q^2 + walk(d_k)^2 + w^2 range(d_k)^2
 //   d_v         sum p^2 (e^2 + l^2) d_out^2 + walk(d_v)^2 + w^2 range(d_v)^2
+// Where inputs are alike, all of that times likeness() (likeness.hpp).
 // Partial sums are looked at every 128 tokens; between them they stray by the terms, for which e^2 grows by 128 w^2 / 6.
 // With Operands::kStorage also (3 u / 8)^2 of every p^2 and d_score^2, and (3 u / 16)^2 of range^2 for what equal ones have
 // in common, where p and d_score count no smaller than the smallest normal number of storage.
