@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "harness/compare/likeness.hpp"
 #include "harness/compare/oracle.hpp"
 #include "harness/generate/cases.hpp"
 #include "harness/run/execute.hpp"
@@ -304,7 +305,8 @@ TEST(LinearSizes, OfSweepsAreThoseOfPlainLoops) {
         ++problems;
         const Inputs inputs = make_inputs(drawn);
         const Outputs exact = reference::evaluate(drawn.problem, inputs);
-        const Outputs plain = PlainSizes(drawn.problem, inputs).run(exact);
+        Outputs plain = PlainSizes(drawn.problem, inputs).run(exact);
+        multiply_sizes(plain, likeness(inputs));
         const Outputs swept = linear_sizes(drawn.problem, inputs, exact);
         for (const auto x :
              {&Outputs::out, &Outputs::d_q, &Outputs::d_k, &Outputs::d_v, &Outputs::d_log_decay}) {
