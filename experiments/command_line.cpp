@@ -14,9 +14,7 @@ Option Option::group(const std::string& title) const { return Option(option_->gr
 Option Option::excludes(const Option& other) const {
   return Option(option_->excludes(other.option_));
 }
-Option Option::needs(const Option& other) const {
-  return Option(option_->needs(other.option_));
-}
+Option Option::needs(const Option& other) const { return Option(option_->needs(other.option_)); }
 Option Option::check(std::string (*complaint)(const std::string&)) const {
   return Option(option_->check(complaint));
 }
