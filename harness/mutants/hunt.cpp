@@ -53,7 +53,12 @@ std::vector<MutantVerdict> hunt(const Mutant& mutant, std::int64_t most_cases, s
   Rig rig;
   rig.checked = true;
   rig.fence = Fence::kPoisonAndCanary;
-  return hunt(*backend, rig, mutant, most_cases, seed, true);
+#ifdef SP_SANITIZED
+  const bool watched = false;  // takes as long as the hunt, and has tests of its own
+#else
+  const bool watched = true;
+#endif
+  return hunt(*backend, rig, mutant, most_cases, seed, watched);
 }
 
 }  // namespace sp

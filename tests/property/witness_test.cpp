@@ -73,7 +73,7 @@ TEST(Witness, NamesWhatIsBroken) {
     auto mutant = *std::ranges::find(mutants, std::string_view(culprit.mutant),
                                      [](const Mutant& m) { return std::string_view(m.id); });
     mutant.algorithms = {culprit.algorithm};
-    const MutantVerdict verdict = hunt(mutant, 400, 20).front();
+    const MutantVerdict verdict = hunt(threads(), {}, mutant, 400, 20, true).front();
     EXPECT_NE(verdict.first.find(culprit.said), std::string::npos)
         << culprit.mutant << " of " << culprit.algorithm << ": " << verdict.first;
   }
