@@ -41,13 +41,6 @@ std::int64_t head_of(const Books& books, const Tensor& tensor, Operand operand,
   return head;
 }
 
-bool sees(const MaskTerms& mask, std::int64_t b, std::int64_t i, std::int64_t j) {
-  if (!mask.band.sees(i, j)) return false;
-  if (!mask.segments.defined()) return true;
-  const std::int32_t* ids = mask.segments.as<std::int32_t>() + b * mask.segments.extent(1);
-  return ids[i] == ids[j];
-}
-
 void expect_heads(const Books& books, std::int64_t head, std::int64_t key_head,
                   std::int64_t value_head) {
   if (books.key_head_of(head) != key_head || key_head != value_head)

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "harness/ledger/books.hpp"
+#include "harness/run/sees.hpp"
 #include "optimized/kernels/kernels.hpp"
 
 namespace sp::ledger {
@@ -20,9 +21,6 @@ Place read_operand(const Books& books, const Tensor& tensor, Operand operand, st
 // not all of batch b and one head, or not at `positions`.
 std::int64_t head_of(const Books& books, const Tensor& tensor, Operand operand,
                      const std::vector<std::int64_t>& positions, std::int64_t b, std::int64_t h);
-
-// Whether the mask that a kernel was given lets query i see key j.
-bool sees(const MaskTerms& mask, std::int64_t b, std::int64_t i, std::int64_t j);
 
 // Refuses heads that do not belong together.
 void expect_heads(const Books& books, std::int64_t head, std::int64_t key_head,

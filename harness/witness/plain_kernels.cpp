@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "harness/run/sees.hpp"
+
 namespace sp {
 namespace {
 
@@ -22,13 +24,6 @@ double product(const double* a, const double* b, int64_t n) {
 
 void add_scaled(double* into, double factor, const double* x, int64_t n) {
   for (int64_t c = 0; c < n; ++c) into[c] += factor * x[c];
-}
-
-bool sees(const MaskTerms& mask, int64_t b, int64_t query, int64_t key) {
-  if (!mask.band.sees(query, key)) return false;
-  if (!mask.segments.defined()) return true;
-  const std::int32_t* ids = mask.segments.as<std::int32_t>() + b * mask.segments.extent(1);
-  return ids[query] == ids[key];
 }
 
 // f(i, b, h, [j, g, score] for all visible keys) for every row of queries.
