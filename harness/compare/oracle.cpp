@@ -104,6 +104,7 @@ Case small_case(std::int64_t N) {
 }
 
 double seconds_of_sweeps(const Problem& problem, bool backward) {
+  if (sweep_work(problem, backward) <= kMost) return 0;
   Case small = small_case(512);
   small.problem.module = problem.module;
   const Inputs inputs = make_inputs(small);
@@ -121,6 +122,7 @@ bool can_be_sampled(const Problem& problem) {
 
 double seconds_of_truth(const Problem& problem, bool backward) {
   if (has_sweeps(problem)) return seconds_of_sweeps(problem, backward);
+  if (reference_work(problem, backward) <= kMost) return 0;
   const Shape& s = problem.shape;
   const Mask& mask = problem.mask;
   const auto N = static_cast<double>(s.N);
@@ -149,8 +151,7 @@ Oracle::Oracle(const Problem& problem, const Inputs& inputs, bool exact_case, Op
   const bool backward = !inputs.d_out.absent();
   const double plain = reference_work(problem, backward);
   if (problem.family() == Family::kSoftmax && !sampling.everything &&
-      (sampling.tokens > 0 ||
-       (plain > kMost && seconds_of_truth(problem, backward) > sampling.seconds)))
+      (sampling.tokens > 0 || seconds_of_truth(problem, backward) > sampling.seconds))
     tokens_ = sample_tokens(problem, sampling.tokens > 0 ? sampling.tokens : kSampledTokens,
                             sampling.run);
   if (std::ssize(tokens_) == problem.shape.N) tokens_.clear();
@@ -165,8 +166,7 @@ void Oracle::prepare_linear(const Sampling& sampling) {
   if (!has_sweeps(problem_)) return prepare_terms(sampling);
   if (!sampling.everything &&
       (sampling.tokens > 0 || elements_of_results(problem_, backward) > kMostElements ||
-       (sweep_work(problem_, backward) > kMost &&
-        seconds_of_sweeps(problem_, backward) > sampling.seconds)))
+       seconds_of_sweeps(problem_, backward) > sampling.seconds))
     tokens_ = sample_tokens(problem_, sampling.tokens > 0 ? sampling.tokens : kSampledTokens,
                             sampling.run);
   if (std::ssize(tokens_) == problem_.shape.N) tokens_.clear();

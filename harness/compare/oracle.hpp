@@ -51,7 +51,8 @@ class Oracle {
 
 // Softmax attention, and linear attention without a normaliser; of others all tokens are compared.
 bool can_be_sampled(const Problem& problem);
-// How long the whole truth about such a problem is thought to take on this machine, by the speed of a small one.
+// How long the whole truth about such a problem is thought to take on this machine, by the speed of a small one;
+// 0, without measuring, where it takes a moment.
 double seconds_of_truth(const Problem& problem, bool backward);
 
 }  // namespace sp

@@ -1,7 +1,8 @@
 """Linear attention on the command line: verification by module, and the real layer of LASP-2.
 
-Usage: linear_test.py SEQPAR TOKENS SECONDS. The layer is computed with TOKENS tokens and must end
-within SECONDS, in the better of two tries where the first met a busy machine.
+Usage: linear_test.py SEQPAR TOKENS SECONDS WORDS... The layer is computed with TOKENS tokens and
+must end within SECONDS, in the better of two tries where the first met a busy machine. WORDS say
+how much `verify` does for every algorithm and module.
 SPDX-License-Identifier: Apache-2.0
 """
 
@@ -15,7 +16,7 @@ import unittest
 
 import h5py
 
-SEQPAR, TOKENS, SECONDS = "", "", 0.0
+SEQPAR, TOKENS, SECONDS, WORDS = "", "", 0.0, []
 
 
 def seqpar(*words):
@@ -29,7 +30,7 @@ class Verify(unittest.TestCase):
         return json.loads(done.stdout)["algorithms"]
 
     def test_of_the_family_has_a_row_per_algorithm_and_module(self):
-        rows = self.rows("--family", "linear", "--cases", "3")
+        rows = self.rows("--family", "linear", *WORDS)
         stacks = [row["module"] for row in rows if row["id"] == "lasp2h"]
         self.assertEqual(stacks, ["basic", "lightning", "retention"])
         rows = [row for row in rows if row["id"] != "lasp2h"]
@@ -45,12 +46,12 @@ class Verify(unittest.TestCase):
                 self.assertEqual(row["cases"], 0)
                 self.assertGreater(len(row["refused"]), 20)
             else:
-                self.assertEqual(row["cases"], 3)
+                self.assertGreater(row["cases"], 0)
         served = {row["id"] for row in rows if row["module"] == "gla" and "refused" not in row}
         self.assertEqual(served, {"lasp2", "lasp1", "lasp1_released", "zeco"})
 
     def test_of_stacks(self):
-        rows = self.rows("--family", "hybrid", "--layers", "LLLN", "--cases", "3")
+        rows = self.rows("--family", "hybrid", "--layers", "LLLN", *WORDS)
         self.assertEqual([row["module"] for row in rows], ["basic", "lightning", "retention"])
 
     def test_of_a_pair_that_is_refused_fails(self):
@@ -109,5 +110,5 @@ class Reproduce(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    SEQPAR, TOKENS, SECONDS = sys.argv[1], sys.argv[2], float(sys.argv[3])
+    SEQPAR, TOKENS, SECONDS, WORDS = *sys.argv[1:3], float(sys.argv[3]), sys.argv[4:]
     unittest.main(argv=sys.argv[:1])

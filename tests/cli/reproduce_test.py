@@ -78,7 +78,7 @@ class OneItem(Case):
             import xarray
         except ImportError as missing:
             self.skipTest(f"{missing}; install python3-xarray and python3-h5netcdf")
-        (item,) = self.answer("lasp2/layer-2048k")["items"]
+        (item,) = self.answer(ITEM)["items"]
         with xarray.open_dataset(item["stored"], engine="h5netcdf") as data:
             self.assertEqual(data["ours"].dims, ("row",))
             self.assertEqual(data.sizes["row"], len(item["rows"]))
