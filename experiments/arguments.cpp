@@ -139,6 +139,20 @@ std::string refuse_no_time(const std::string& text) {
              : fmt::format("'{}' is not a time limit; allowed: 0.001 to 1e6 seconds", text);
 }
 
+std::vector<int> whole_nodes(const std::vector<int>& ranks, int node_size, bool say) {
+  std::vector<int> whole, partial;
+  for (const int size : ranks) (size % node_size == 0 ? whole : partial).push_back(size);
+  if (whole.empty())
+    throw Error(ErrorKind::kUsage,
+                fmt::format("impossible mesh: {} ranks per node do not divide {} ranks; allowed: "
+                            "multiples of {}",
+                            node_size, fmt::join(partial, ", "), node_size));
+  if (say && !partial.empty())
+    fmt::print(stderr, "# skipped: {} ranks are no whole nodes of {}\n", fmt::join(partial, ", "),
+               node_size);
+  return whole;
+}
+
 std::vector<const Algorithm*> parse_algorithms(const std::string& text) {
   if (text == "all") return {algorithms().begin(), algorithms().end()};
   std::vector<std::string> ids;

@@ -18,6 +18,8 @@ std::int64_t parse_size(const std::string& text, const char* what);
 std::vector<std::int64_t> parse_sizes(const std::string& text, const char* what);
 // "8", "2,4,8", "1..9", "8:64:*2", and comma lists of these.
 std::vector<int> parse_ranks(const std::string& text);
+// Those that are whole nodes; the others are named on stderr where `say`. Throws if there are none.
+std::vector<int> whole_nodes(const std::vector<int>& ranks, int node_size, bool say);
 // "all", or a comma list of ids; unknown ids get the nearest one suggested.
 std::vector<const Algorithm*> parse_algorithms(const std::string& text);
 // "all", or a comma list of names.

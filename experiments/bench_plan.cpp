@@ -49,6 +49,8 @@ std::vector<World> worlds_of(const BenchWords& o, const Backend& backend) {
     if (ranks.empty()) ranks.push_back(static_cast<int>(o.ranks_per_node));
   } else {
     ranks = without_repeats(parse_ranks(o.ranks));
+    for (const int size : ranks) validate({size}, backend);
+    ranks = whole_nodes(ranks, static_cast<int>(o.ranks_per_node), backend.leads());
   }
   std::vector<World> worlds;
   for (const int size : ranks) {

@@ -37,7 +37,7 @@ int compute(const Options& options, Command& command) {
       execute(*backend, {}, *chosen.front(), file.problem, file.inputs, world);
   if (!backend->leads()) return kOk;
   ResultInfo info{chosen.front()->id, backend->name(), world.size, {}, {}};
-  for (const Cost& cost : execution.ranks) {
+  for (const Measured& cost : execution.ranks) {
     info.bytes_sent_per_rank.push_back(cost.forward.bytes_sent + cost.backward.bytes_sent);
     info.messages_per_rank.push_back(cost.forward.messages_sent + cost.backward.messages_sent);
   }

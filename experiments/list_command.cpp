@@ -4,7 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "experiments/backends.hpp"
+#include "experiments/cost_table.hpp"
 #include "experiments/reproduce_measured.hpp"
 #include "harness/cluster/platform.hpp"
 #include "harness/papers/replay.hpp"
@@ -106,23 +107,23 @@ int list_text() {
   return kOk;
 }
 
-// The status table of README.md. It tells what the project has, whatever this build left out.
+// The status of README.md. It tells what the project has, whatever this build left out: all
+// algorithms on all back-ends, which is a rule and no table.
 int list_markdown() {
-  constexpr std::array kColumns{"thread", "mpi", "cuda", "emulated", "sim", "ledger"};
-  std::string head = "| algorithm | reference |", rule = "| --- | --- |";
-  std::string cells = " checked |";
-  for (const char* column : kColumns) {
-    const auto named = [&](const BackendInfo& backend) {
-      return std::string_view(backend.name) == column;
-    };
-    head += fmt::format(" {} |", column);
-    rule += " --- |";
-    const bool there = std::any_of(backends().begin(), backends().end(), named);
-    const bool has_run = std::string_view(column) != "cuda";
-    cells += !there ? " – |" : has_run ? " fwd, bwd |" : " compiled |";
+  std::map<std::string_view, std::vector<std::string>> families;
+  for (const Algorithm* a : algorithms())
+    families[name_of(a->family)].push_back(fmt::format("`{}`", a->id));
+  std::vector<std::string> run;
+  for (const BackendInfo& backend : backends()) {
+    if (std::string_view(backend.name) != "cuda") run.push_back(backend.name);
   }
-  fmt::print("{}\n{}\n", head, rule);
-  for (const Algorithm* a : algorithms()) fmt::print("| `{}` |{}\n", a->id, cells);
+  fmt::print(
+      "All {} algorithms are checked against the reference, and run, forward and backward, on\n{}; "
+      "all are compiled for cuda.\n\n| family | algorithms |\n| --- | --- |\n",
+      algorithms().size(), fmt::join(run, ", "));
+  for (const Family family :
+       {Family::kSoftmax, Family::kProjectedSoftmax, Family::kLinear, Family::kHybrid})
+    fmt::print("| {} | {} |\n", name_of(family), fmt::join(families[name_of(family)], ", "));
   return kOk;
 }
 
@@ -133,14 +134,22 @@ void add_list(const CommandLine& app, Command& command) {
       app.subcommand("list", "Algorithms, back-ends, directions, platforms and experiments");
   struct Options {
     bool json = false, markdown = false;
+    std::string costs;
   };
   const auto o = std::make_shared<Options>();
   const Option json = sub.flag("--json", o->json, "Machine-readable output");
-  sub.flag("--markdown", o->markdown, "The status table of README.md").excludes(json);
+  sub.flag("--markdown", o->markdown, "The status of README.md").excludes(json);
+  sub.option("--costs", o->costs, "The example of optimized/README.md: softmax or linear")
+      .one_of({"softmax", "linear"})
+      .excludes(json);
   sub.footer("Example: seqpar list --json");
   sub.callback([&command, o] {
     command.run = [o] {
       if (o->json) return list_json();
+      if (!o->costs.empty()) {
+        fmt::print("{}", cost_table(o->costs == "linear"));
+        return static_cast<int>(kOk);
+      }
       return o->markdown ? list_markdown() : list_text();
     };
   });

@@ -10,6 +10,7 @@
 #include "experiments/arguments.hpp"
 #include "experiments/bench_plan.hpp"
 #include "experiments/commands.hpp"
+#include "experiments/memory_report.hpp"
 #include "experiments/progress.hpp"
 #include "experiments/simulate_report.hpp"
 #include "harness/cluster/simulation.hpp"
@@ -24,6 +25,7 @@ struct SimulateWords {
   BenchWords bench;
   std::string platform = "dgx_a100", resident = "0";
   std::optional<std::int64_t> ranks_per_node;
+  bool memory = false;
 };
 
 // Ranks per node are as many as divide both, unless said otherwise.
@@ -38,6 +40,7 @@ std::vector<World> worlds_of(const SimulateWords& o, const Platform& platform) {
     for (const int size : parse_ranks(o.bench.ranks)) {
       if (std::find(ranks.begin(), ranks.end(), size) == ranks.end()) ranks.push_back(size);
     }
+    if (o.ranks_per_node) ranks = whole_nodes(ranks, static_cast<int>(*o.ranks_per_node), true);
   }
   std::vector<World> worlds;
   for (const int size : ranks) {
@@ -47,10 +50,6 @@ std::vector<World> worlds_of(const SimulateWords& o, const Platform& platform) {
                               platform.name, most));
     const int per_node = static_cast<int>(
         o.ranks_per_node.value_or(std::gcd(size, std::max(1, platform.node.devices))));
-    if (size % per_node != 0)
-      throw Error(
-          ErrorKind::kUsage,
-          fmt::format("impossible mesh: {} ranks per node do not divide {} ranks", per_node, size));
     worlds.push_back({size, per_node, static_cast<int>(o.bench.splits)});
   }
   if (worlds.empty())
@@ -67,7 +66,10 @@ class Simulation {
     options_.backward = !o.bench.forward_only;
     options_.resident_bytes = parse_size(o.resident, "--resident-bytes");
     splits_ = static_cast<int>(o.bench.splits);
+    tells_memory_ = o.memory;
   }
+
+  const std::string& memory() const { return memory_; }
 
   std::vector<BenchRow> run(Timeline* timeline) {
     options_.timeline = timeline;
@@ -98,6 +100,8 @@ class Simulation {
           one_rank = alone(row, algorithm, problem);
         if (row.status == RowStatus::kOk) row.one_rank = one_rank;
       }
+      if (tells_memory_ && (row.status == RowStatus::kOk || row.status == RowStatus::kOom))
+        memory_ += memory_text(algorithm, problem, world, options_.backward);
       rows_.push_back(std::move(row));
       progress_.show(std::ssize(rows_), row_count(plan_));
     }
@@ -118,24 +122,24 @@ class Simulation {
     if (row.status != RowStatus::kOk) return;
     row.cores = world.size;
     std::vector<double> flops;
-    for (const Cost& cost : prediction.ranks)
+    for (const Measured& cost : prediction.ranks)
       flops.push_back(static_cast<double>(cost.forward.flops + cost.backward.flops));
     const double total = std::accumulate(flops.begin(), flops.end(), 0.0);
     row.flops_imbalance =
         total > 0 ? *std::max_element(flops.begin(), flops.end()) * world.size / total : 1;
-    row.passes = {pass_of(prediction.forward, prediction.ranks, &Cost::forward)};
+    row.passes = {pass_of(prediction.forward, prediction.ranks, &Measured::forward)};
     if (options.backward)
-      row.passes.push_back(pass_of(prediction.backward, prediction.ranks, &Cost::backward));
+      row.passes.push_back(pass_of(prediction.backward, prediction.ranks, &Measured::backward));
     const double busy = prediction.forward.compute_s + prediction.backward.compute_s;
     const double busiest = prediction.forward.busiest_s + prediction.backward.busiest_s;
     row.busy_imbalance = {busy > 0 ? busiest / busy : 1};
   }
 
-  static PassRecord pass_of(const PassPrediction& predicted, const std::vector<Cost>& ranks,
-                            PassCost Cost::* pass) {
+  static PassRecord pass_of(const PassPrediction& predicted, const std::vector<Measured>& ranks,
+                            MeasuredPass Measured::* pass) {
     PassRecord record{.time_s = {predicted.time_s}, .waiting_s = {predicted.exposed_s}};
-    for (const Cost& rank : ranks) {
-      const PassCost& cost = rank.*pass;
+    for (const Measured& rank : ranks) {
+      const MeasuredPass& cost = rank.*pass;
       record.bytes_sent = std::max(record.bytes_sent, cost.bytes_sent);
       record.messages_sent = std::max(record.messages_sent, cost.messages_sent);
       record.peak_bytes = std::max(record.peak_bytes, cost.peak_bytes);
@@ -162,6 +166,8 @@ class Simulation {
   Progress progress_;
   SimulationOptions options_;
   int splits_ = 1;
+  bool tells_memory_ = false;
+  std::string memory_;
   std::vector<BenchRow> rows_;
 };
 
@@ -197,15 +203,18 @@ int simulate_command(const SimulateWords& o, Command& command) {
   if (plan.base.dtype == DType::kF64)
     throw Error(ErrorKind::kUsage, "--dtype f64 has no simulated kernels; allowed: f32, bf16, f16");
   if (!o.bench.trace.empty()) require_one_run(plan);
+  if (o.memory && o.bench.json)
+    throw Error(ErrorKind::kUsage, "--memory is a text; allowed: without --json");
   require_outputs(o.bench);
   const bool in_nodes = platform.node.wiring != Wiring::kTorus;
   Timeline timeline(in_nodes ? platform.node.devices : 0);
-  std::vector<BenchRow> rows =
-      Simulation(platform, plan, o).run(o.bench.trace.empty() ? nullptr : &timeline);
+  Simulation simulation(platform, plan, o);
+  std::vector<BenchRow> rows = simulation.run(o.bench.trace.empty() ? nullptr : &timeline);
   BenchTable table = table_of(std::move(rows), plan, o, platform, command);
   const Environment environment = capture_environment();
-  fmt::print("{}", o.bench.json ? simulation_json(table, platform, environment)
-                                : simulation_text(table, platform, environment));
+  fmt::print("{}", o.bench.json
+                       ? simulation_json(table, platform, environment)
+                       : simulation_text(table, platform, environment) + simulation.memory());
   if (!o.bench.out.empty()) {
     table.config.emplace_back("band_source", platform.band_source);
     table.config.emplace_back("platform_toml", platform.verbatim);
@@ -249,6 +258,7 @@ void add_simulate(const CommandLine& app, Command& command) {
       .show_default();
   sub.option("--out", bench.out, "Also write a run file (HDF5, data/README.md)");
   sub.option("--trace", bench.trace, "Also write the timeline (Chrome trace; opens in Perfetto)");
+  sub.flag("--memory", o->memory, "Also list what the fullest rank holds at its highest");
   sub.flag("--json", bench.json, "Machine-readable output");
   add_problem_options(sub, bench);
   sub.footer(

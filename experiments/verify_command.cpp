@@ -195,6 +195,17 @@ int verify_by_ledger(const Options& o, const Command& command) {
   return verify_by_ledger(options, command);
 }
 
+// Without a list one to four nodes.
+std::vector<int> ranks_in_nodes(const std::vector<int>& listed, int node_size,
+                                const Backend& backend) {
+  validate({node_size, node_size}, backend);
+  if (!listed.empty()) return whole_nodes(listed, node_size, backend.leads());
+  std::vector<int> ranks;
+  for (int nodes = 1; nodes <= 4 && nodes * node_size <= backend.most_ranks(); ++nodes)
+    ranks.push_back(nodes * node_size);
+  return ranks;
+}
+
 int verify_command(const Options& o, Command& command) {
   constexpr std::int64_t kMostCases = 1'000'000'000;  // CLI11 turns larger numbers into 2^63 - 1
   if (o.cases < 1 || o.cases > kMostCases)
@@ -208,11 +219,9 @@ int verify_command(const Options& o, Command& command) {
   const std::unique_ptr<Backend> backend = make_backend(
       o.backend, std::chrono::milliseconds(static_cast<std::int64_t>(o.time_limit_s * 1000)),
       command, o.platform);
-  for (const int ranks : options.pins.ranks)
-    validate({ranks, o.ranks_per_node > 0 ? o.ranks_per_node : 1}, *backend);
-  if (o.ranks_per_node > 0 && o.ranks.empty()) {
-    throw Error(ErrorKind::kUsage, "--ranks-per-node needs --ranks that it divides");
-  }
+  for (const int ranks : options.pins.ranks) validate({ranks}, *backend);
+  if (o.ranks_per_node > 0)
+    options.pins.ranks = ranks_in_nodes(options.pins.ranks, o.ranks_per_node, *backend);
   options.repeat_flags = fmt::format(
       " --backend {}{}{}{}{}{}", o.backend, o.platform.empty() ? "" : " --platform " + o.platform,
       options.repeat_flags, o.forward_only ? " --forward-only" : "", o.checked ? " --checked" : "",

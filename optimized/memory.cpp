@@ -14,11 +14,13 @@ Tensor Memory::allocate(DType dtype, Tensor::Extents shape, const char* name) {
   auto release = [this](Storage* storage) {
     this->release(storage->data, storage->bytes);
     live_bytes_ -= storage->bytes;
+    changed(storage->name, -storage->bytes);
     delete storage;
   };
   std::byte* data = acquire(bytes, name);
   live_bytes_ += bytes;
   peak_bytes_ = std::max(peak_bytes_, live_bytes_);
+  changed(name, bytes);
   return {std::shared_ptr<Storage>(new Storage{data, bytes, name}, release), dtype, shape};
 }
 

@@ -31,6 +31,8 @@ class Memory {
   // for complaints.
   virtual std::byte* acquire(std::int64_t bytes, const char* name) = 0;
   virtual void release(std::byte* data, std::int64_t bytes) noexcept = 0;
+  // A tensor came to live (bytes > 0) or went (bytes < 0); the ledger says so already.
+  virtual void changed(const char*, std::int64_t) {}
 
  private:
   std::int64_t live_bytes_ = 0;

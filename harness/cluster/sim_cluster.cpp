@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "harness/cluster/kernel_time.hpp"
+#include "harness/run/phantom.hpp"
 #include "reference/problem/error.hpp"
 
 namespace sp {

@@ -71,10 +71,4 @@ class SimClock final : public KernelObserver {
   int rank_;
 };
 
-// A simulated device that is full: a row of its own in tables, not a failure.
-class OutOfMemory : public Error {
- public:
-  explicit OutOfMemory(const std::string& what) : Error(ErrorKind::kEnvironment, what) {}
-};
-
 }  // namespace sp

@@ -7,10 +7,10 @@
 #include <algorithm>
 #include <utility>
 
-#include "harness/cluster/phantom.hpp"
 #include "harness/cluster/sim_cluster.hpp"
 #include "harness/cluster/sim_communicator.hpp"
 #include "harness/run/meter.hpp"
+#include "harness/run/phantom.hpp"
 
 namespace sp {
 namespace {
@@ -92,13 +92,13 @@ Prediction simulate(const Platform& platform, const Algorithm& algorithm, const 
     return prediction;
   }
   const Layout layout(algorithm.sharding, problem.shape.N, world.size);
-  std::vector<Cost> costs(static_cast<std::size_t>(world.size));
+  std::vector<Measured> costs(static_cast<std::size_t>(world.size));
   PassClock forward_clock(cluster, prediction.forward);
   PassClock backward_clock(cluster, prediction.backward);
   try {
     run_phantoms(cluster, options, [&](Machine& machine, int rank) {
       Context ctx{machine.comm, machine.kernels, machine.memory, world.node_size, world.splits};
-      Cost& cost = costs[static_cast<std::size_t>(rank)];
+      Measured& cost = costs[static_cast<std::size_t>(rank)];
       const Shards shards = phantom_shards(problem, layout, rank, machine.memory);
       const Forward forward = forward_clock.time(rank, [&] {
         const Meter meter(machine);

@@ -16,7 +16,7 @@
 
 #include "harness/cluster/platform.hpp"
 #include "harness/results/bench_row.hpp"
-#include "harness/run/backend.hpp"
+#include "harness/run/meter.hpp"
 #include "harness/trace/timeline.hpp"
 #include "optimized/algorithms/algorithm.hpp"
 
@@ -34,7 +34,7 @@ struct Prediction {
   RowStatus status = RowStatus::kUnverified;  // kOk, kSkipped (unsupported), kOom
   std::string reason;                         // unless kOk
   PassPrediction forward, backward;           // backward: zeros if left out
-  std::vector<Cost> ranks;                    // what each rank did, by the same meters as elsewhere
+  std::vector<Measured> ranks;                // what each rank did, by the same meters as elsewhere
   double band = 0;                            // of the platform's calibration, relative
   double total_s() const { return forward.time_s + backward.time_s; }
 };

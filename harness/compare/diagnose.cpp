@@ -73,9 +73,7 @@ std::string diagnose(const Problem& problem, const Inputs& inputs, const Verdict
   for (int source = 0; source < layout.ranks(); ++source) {
     const double without = without_keys_of(problem, inputs, *worst, layout.tokens(source), token);
     if (std::fabs(without - worst->value) > 0.01 * worst->element.error) continue;
-    const int P = layout.ranks();
-    text += fmt::format("; it is what results without the keys of rank {} (step {} of a ring)",
-                        source, ((owner - source) % P + P) % P);
+    text += fmt::format("; it is what results without the keys of rank {}", source);
     break;
   }
   return text;

@@ -5,10 +5,12 @@
 #include <fmt/format.h>
 
 #include <cstring>
+#include <map>
 #include <unordered_map>
 
 #include "harness/emulator/nccl_world.hpp"
 #include "harness/emulator/streams.hpp"
+#include "optimized/comm/post_order.hpp"
 
 namespace sp::emulator {
 namespace {
@@ -71,6 +73,30 @@ Comm find(ncclComm_t comm) {
   return found->second;
 }
 
+// In which order every device posted since there were no communicators, and whether one was aborted.
+struct Orders {
+  std::map<int, PostLog> of_device;
+  bool aborted = false;
+};
+Orders orders;
+
+// The last communicator is gone: whether all orders agree, of which a machine with one queue for all
+// would make a deadlock otherwise. Communicators of one program are destroyed before the next begins.
+void compare_orders() {
+  Orders done;
+  {
+    const std::lock_guard lock(mutex);
+    if (!comms.empty()) return;
+    done = std::exchange(orders, {});
+  }
+  if (done.aborted || done.of_device.empty()) return;
+  std::vector<PostLog> logs(static_cast<std::size_t>(done.of_device.rbegin()->first) + 1);
+  for (auto& [device, log] : done.of_device) logs[static_cast<std::size_t>(device)] = log;
+  if (const std::string circle = conflict(logs); !circle.empty())
+    throw Fault(FaultKind::kCollective,
+                "communicators are used in different orders, which may hang: " + circle);
+}
+
 ncclComm_t add(std::shared_ptr<NcclWorld> world, int rank) {
   const std::lock_guard lock(mutex);
   comms[++handles] = {std::move(world), rank, false};
@@ -84,16 +110,29 @@ Comm remove(ncclComm_t comm) {
   return removed;
 }
 
-void post(const Grouped& operation) {
-  const Comm comm = find(operation.comm);
-  if (comm.finalized) refuse("the communicator is finalized");
-  const int mine = comm.world->device(comm.rank);
-  int current = -1;
-  cudaGetDevice(&current);
-  if (current != mine) {
-    refuse(fmt::format("the communicator is of device {}, the current one is {}", mine, current));
+// The operations of one group, in any order.
+void post(const std::vector<Grouped>& operations) {
+  std::vector<std::uint64_t> meetings;
+  std::string what;
+  int device = -1;
+  for (const Grouped& operation : operations) {
+    const Comm comm = find(operation.comm);
+    if (comm.finalized) refuse("the communicator is finalized");
+    device = comm.world->device(comm.rank);
+    int current = -1;
+    cudaGetDevice(&current);
+    if (current != device) {
+      refuse(
+          fmt::format("the communicator is of device {}, the current one is {}", device, current));
+    }
+    const auto more = comm.world->post(comm.rank, operation.calls, operation.stream);
+    meetings.insert(meetings.end(), more.begin(), more.end());
+    if (what.empty())
+      what =
+          fmt::format("{} among {} ranks", operation.calls.front().describe(), comm.world->size());
   }
-  comm.world->post(comm.rank, operation.calls, operation.stream);
+  const std::lock_guard lock(mutex);
+  if (device >= 0) orders.of_device[device].add(std::move(what), std::move(meetings));
 }
 
 void add_to_group(ncclComm_t comm, cudaStream_t stream, const NcclCall& call) {
@@ -109,7 +148,7 @@ void add_to_group(ncclComm_t comm, cudaStream_t stream, const NcclCall& call) {
 
 ncclResult_t call(const char* name, ncclComm_t comm, cudaStream_t stream, const NcclCall& what) {
   return guarded(name, [&] {
-    if (group.depth == 0) return post({comm, stream, {what}});
+    if (group.depth == 0) return post({{comm, stream, {what}}});
     try {
       add_to_group(comm, stream, what);
     } catch (const Fault& fault) {
@@ -124,6 +163,13 @@ void refuse_in_group(const char* name) {
 }
 
 }  // namespace
+
+void forget_communicators() {
+  const std::lock_guard lock(mutex);
+  comms.clear();
+  worlds.clear();
+  orders = {};
+}
 
 void check_groups_closed(const char* name) {
   if (group.depth == 0) return;
@@ -211,6 +257,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
     check_groups_closed("ncclCommDestroy");
     const Comm removed = remove(comm);
     removed.world->leave(removed.rank);
+    compare_orders();
   });
 }
 
@@ -218,6 +265,11 @@ ncclResult_t ncclCommAbort(ncclComm_t comm) {
   return guarded("ncclCommAbort", [&] {
     const Comm removed = remove(comm);
     removed.world->abort(removed.rank);
+    {
+      const std::lock_guard lock(mutex);
+      orders.aborted = true;
+    }
+    compare_orders();
   });
 }
 
@@ -256,7 +308,7 @@ ncclResult_t ncclGroupEnd() {
     if (--group.depth > 0) return;
     const Group closed = std::exchange(group, {});
     if (closed.fault) throw Fault(*closed.fault);
-    for (const Grouped& operation : closed.operations) post(operation);
+    post(closed.operations);
   });
 }
 

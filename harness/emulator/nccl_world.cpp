@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <numeric>
 
@@ -94,6 +95,8 @@ std::shared_ptr<NcclWorld::Meeting> NcclWorld::meet(int rank, const NcclCall& ca
   const auto make = [&](std::size_t places) {
     meeting = std::make_shared<Meeting>();
     meeting->places.resize(places);
+    static std::atomic<std::uint64_t> numbers = 0;
+    meeting->number = ++numbers;
     meeting->seed = settings().seed * 1000003 + ++meetings_;
   };
   if (call.pairwise()) {
@@ -143,7 +146,8 @@ std::shared_ptr<NcclWorld::Meeting> NcclWorld::meet(int rank, const NcclCall& ca
   return meeting;
 }
 
-void NcclWorld::post(int rank, const std::vector<NcclCall>& asked, cudaStream_t stream) {
+std::vector<std::uint64_t> NcclWorld::post(int rank, const std::vector<NcclCall>& asked,
+                                           cudaStream_t stream) {
   std::vector<NcclCall> calls = asked;
   for (std::size_t i = 0; i < calls.size(); ++i) {
     NcclCall& call = calls[i];
@@ -161,18 +165,21 @@ void NcclWorld::post(int rank, const std::vector<NcclCall>& asked, cudaStream_t 
   }
   check_overlaps(calls, rank, size());
   auto operation = std::make_unique<Operation>(shared_from_this(), rank);
+  std::vector<std::uint64_t> meetings;
   {
     const std::lock_guard lock(mutex_);
     if (broken_) throw Fault(*broken_);
     for (const NcclCall& call : calls) {
       std::size_t place = 0;
       auto meeting = meet(rank, call, place);
+      meetings.push_back(meeting->number);
       operation->add(std::move(meeting), place);
     }
     party(rank).order.push_back(operation.get());
   }
   enqueue(stream, std::move(operation));
   notify_all_hosts();
+  return meetings;
 }
 
 // ---- Ends --------------------------------------------------------------------------------------

@@ -42,8 +42,10 @@ class NcclWorld : public std::enable_shared_from_this<NcclWorld> {
   };
   Part split(int rank, int colour, int key);
 
-  // Matches the calls of a group and enqueues their operation. Throws Fault.
-  void post(int rank, const std::vector<NcclCall>& calls, cudaStream_t stream);
+  // Matches the calls of a group and enqueues their operation; returns the meetings that they take
+  // part in, by numbers that all communicators share. Throws Fault.
+  std::vector<std::uint64_t> post(int rank, const std::vector<NcclCall>& calls,
+                                  cudaStream_t stream);
 
   // Its operations end without moving anything.
   void abort(int rank);
@@ -63,7 +65,7 @@ class NcclWorld : public std::enable_shared_from_this<NcclWorld> {
   struct Meeting {
     std::vector<Place> places;
     std::size_t reached = 0, given = 0;
-    std::uint64_t seed = 0;
+    std::uint64_t number = 0, seed = 0;
     std::vector<std::byte> reduced;
   };
   struct Party {
@@ -101,5 +103,8 @@ class NcclWorld : public std::enable_shared_from_this<NcclWorld> {
   std::uint64_t meetings_ = 0;
   std::optional<Fault> broken_;  // by whom it was first
 };
+
+// A new machine has no communicators.
+void forget_communicators();
 
 }  // namespace sp::emulator

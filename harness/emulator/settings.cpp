@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "harness/emulator/hosts.hpp"
+#include "harness/emulator/nccl_world.hpp"
 #include "harness/emulator/streams.hpp"
 
 namespace sp::emulator {
@@ -70,6 +71,7 @@ void configure(const Settings& wanted) {
   }
   forget_hosts();
   forget_devices();
+  forget_communicators();
   plant({});
   const std::lock_guard lock(mutex);
   current = wanted;

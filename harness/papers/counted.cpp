@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "harness/run/dry_run.hpp"
 #include "optimized/algorithms/registry.hpp"
 #include "optimized/sharding/visibility.hpp"
 #include "reference/problem/error.hpp"
@@ -12,17 +13,15 @@
 namespace sp {
 namespace {
 
-void enlarge(PassCost& most, const PassCost& cost) {
+void enlarge(MeasuredPass& most, const MeasuredPass& cost) {
   most.bytes_sent = std::max(most.bytes_sent, cost.bytes_sent);
   most.messages_sent = std::max(most.messages_sent, cost.messages_sent);
   most.flops = std::max(most.flops, cost.flops);
   most.peak_bytes = std::max(most.peak_bytes, cost.peak_bytes);
 }
 
-void add(PassCost& total, const PassCost& cost) {
-  total.bytes_sent += cost.bytes_sent;
-  total.messages_sent += cost.messages_sent;
-  total.flops += cost.flops;
+void add(MeasuredPass& total, const MeasuredPass& cost) {
+  total += cost;
   total.peak_bytes += cost.peak_bytes;
 }
 
@@ -63,10 +62,13 @@ Counted count(const std::string& algorithm, const Problem& problem, const World&
   Counted counted;
   for (int rank = 0; rank < world.size; ++rank) {
     const Cost cost = found->cost(problem, layout, world, rank);
-    enlarge(counted.most.forward, cost.forward);
-    enlarge(counted.most.backward, cost.backward);
-    add(counted.total.forward, cost.forward);
-    add(counted.total.backward, cost.backward);
+    const DryRun dry = dry_run(*found, problem, world, rank);
+    const Measured mine{{cost.forward, dry.forward.done.peak_bytes},
+                        {cost.backward, dry.backward.done.peak_bytes}};
+    enlarge(counted.most.forward, mine.forward);
+    enlarge(counted.most.backward, mine.backward);
+    add(counted.total.forward, mine.forward);
+    add(counted.total.backward, mine.backward);
   }
   return counted;
 }

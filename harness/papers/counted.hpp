@@ -1,17 +1,17 @@
-// What algorithms cost by their own cost(): the numbers that replays call counted. Tests hold every
-// run to exactly these.
+// What algorithms cost: the numbers that replays call counted. Bytes, messages and flops are those
+// of cost(), memory that of a dry run; tests hold every run to exactly these.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <string>
 
-#include "optimized/algorithms/algorithm.hpp"
+#include "harness/run/meter.hpp"
 
 namespace sp {
 
 struct Counted {
-  Cost most;   // largest over ranks, each number by itself
-  Cost total;  // sum over ranks
+  Measured most;   // largest over ranks, each number by itself
+  Measured total;  // sum over ranks
 };
 // Throws Error(kUsage) for an unknown algorithm or a problem that it refuses.
 Counted count(const std::string& algorithm, const Problem& problem, const World& world);

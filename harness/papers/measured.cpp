@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "harness/cluster/phantom.hpp"
+#include "harness/run/phantom.hpp"
 #include "optimized/algorithms/blocks.hpp"
 #include "optimized/algorithms/registry.hpp"
 #include "reference/problem/error.hpp"

@@ -86,13 +86,13 @@ RankTimes run_rank(Machine& machine, const Algorithm& algorithm, const Problem& 
   Clock::time_point begin = Clock::now();
   const Forward forward = algorithm.forward(ctx, shards);
   times.forward_s = seconds_since(begin);
-  const PassCost first = forward_meter.read();
+  const MeasuredPass first = forward_meter.read();
   meet(machine);
   const Meter backward_meter(machine);
   begin = Clock::now();
   const Gradients gradients = algorithm.backward(ctx, shards, forward, d_out);
   times.backward_s = seconds_since(begin);
-  const PassCost second = backward_meter.read();
+  const MeasuredPass second = backward_meter.read();
   times.peak_bytes = std::max(first.peak_bytes, second.peak_bytes);
   times.bytes_sent = first.bytes_sent + second.bytes_sent;
   // Ranks are threads here and their rows disjoint: no gathering.

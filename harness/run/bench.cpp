@@ -32,7 +32,7 @@ struct Sample {
 struct RankRecord {
   Placement placement;
   std::vector<std::vector<Sample>> samples;  // [pass][repetition]
-  std::vector<PassCost> costs;               // [pass], of the last repetition
+  std::vector<MeasuredPass> costs;           // [pass], of the last repetition
   double peak_flops = BenchRow::kNone;       // of the rank's device
 };
 
@@ -98,7 +98,7 @@ std::vector<double> pack(const RankRecord& record) {
                               static_cast<double>(placement.host & 0xffffffffu)};
   numbers.insert(numbers.end(), placement.cpus.begin(), placement.cpus.end());
   numbers.push_back(record.peak_flops);
-  for (const PassCost& cost : record.costs) {
+  for (const MeasuredPass& cost : record.costs) {
     for (const std::int64_t count :
          {cost.bytes_sent, cost.messages_sent, cost.flops, cost.peak_bytes})
       numbers.push_back(static_cast<double>(count));
@@ -119,7 +119,7 @@ RankRecord unpack(const std::vector<double>& numbers, const RankRecord& like) {
   record.placement.host = high << 32 | static_cast<std::uint64_t>(*next++);
   for (std::uint32_t& word : record.placement.cpus) word = static_cast<std::uint32_t>(*next++);
   record.peak_flops = *next++;
-  for (PassCost& cost : record.costs) {
+  for (MeasuredPass& cost : record.costs) {
     for (std::int64_t* count :
          {&cost.bytes_sent, &cost.messages_sent, &cost.flops, &cost.peak_bytes})
       *count = static_cast<std::int64_t>(*next++);
@@ -169,7 +169,7 @@ double imbalance(const std::vector<double>& of_ranks) {
 PassRecord over_ranks(const std::vector<RankRecord>& ranks, std::size_t pass) {
   PassRecord record;
   for (const RankRecord& rank : ranks) {
-    const PassCost& cost = rank.costs[pass];
+    const MeasuredPass& cost = rank.costs[pass];
     record.bytes_sent = std::max(record.bytes_sent, cost.bytes_sent);
     record.messages_sent = std::max(record.messages_sent, cost.messages_sent);
     record.peak_bytes = std::max(record.peak_bytes, cost.peak_bytes);
@@ -203,7 +203,7 @@ void fill(BenchRow& row, const std::vector<RankRecord>& ranks) {
   for (const RankRecord& rank : ranks) {
     placements.push_back(rank.placement);
     flops.push_back(0);
-    for (const PassCost& cost : rank.costs) flops.back() += static_cast<double>(cost.flops);
+    for (const MeasuredPass& cost : rank.costs) flops.back() += static_cast<double>(cost.flops);
   }
   row.cores = usable_cores(placements);
   row.peak_flops = first.peak_flops;

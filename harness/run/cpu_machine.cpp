@@ -48,7 +48,10 @@ void run_on_cpu(Communicator& world, const Rig& rig, const std::function<void(Ma
   injected.kernels().observe(both ? &*both : checked != nullptr ? checked.get() : clock);
   Machine machine{injected.comm(), injected.kernels(), memory};
   body(machine);
-  if (checked != nullptr) checked->finish();
+  if (checked != nullptr) {
+    checked->finish();
+    checked->check_orders();
+  }
   memory.check_fences();
 }
 

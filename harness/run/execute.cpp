@@ -116,7 +116,7 @@ void gather_gradients(Machine& machine, const Layout& layout, const Problem& pro
 }
 
 // The measurements of all ranks, as doubles (exact below 2^53), on rank 0.
-std::vector<Cost> gather_costs(Machine& machine, const Cost& mine) {
+std::vector<Measured> gather_costs(Machine& machine, const Measured& mine) {
   const std::array<std::int64_t, 8> values{mine.forward.bytes_sent,  mine.forward.messages_sent,
                                            mine.forward.flops,       mine.forward.peak_bytes,
                                            mine.backward.bytes_sent, mine.backward.messages_sent,
@@ -125,7 +125,7 @@ std::vector<Cost> gather_costs(Machine& machine, const Cost& mine) {
   std::copy(values.begin(), values.end(), packed.begin());
   const Tensor tensor = machine.memory.allocate(DType::kF64, {8, 1, 1, 1}, "cost");
   machine.memory.upload(tensor, packed.data());
-  std::vector<Cost> costs;
+  std::vector<Measured> costs;
   for (const Tensor& each :
        gather(machine, tensor, [](int) { return Tensor::Extents{8, 1, 1, 1}; }, "cost")) {
     machine.memory.download(packed.data(), each);
@@ -134,7 +134,7 @@ std::vector<Cost> gather_costs(Machine& machine, const Cost& mine) {
     std::transform(packed.begin(), packed.end(), v.begin(), [](double value) {
       return std::abs(value) < 0x1p53 ? static_cast<std::int64_t>(value) : -1;
     });
-    costs.push_back({{v[0], v[1], v[2], v[3]}, {v[4], v[5], v[6], v[7]}});
+    costs.push_back({{{v[0], v[1], v[2]}, v[3]}, {{v[4], v[5], v[6]}, v[7]}});
   }
   return costs;
 }
@@ -173,7 +173,7 @@ Execution execute(Backend& backend, const Rig& rig, const Algorithm& algorithm,
     Context ctx{machine.comm, machine.kernels, machine.memory, world.node_size, world.splits};
     const int rank = machine.comm.rank();
     const Shards shards = scatter(problem, inputs, layout, rank, machine.memory);
-    Cost measured;
+    Measured measured;
     Outputs outputs;
     const Meter forward_meter(machine);
     const Forward forward = algorithm.forward(ctx, shards);
@@ -188,7 +188,7 @@ Execution execute(Backend& backend, const Rig& rig, const Algorithm& algorithm,
       measured.backward = backward_meter.read();
       gather_gradients(machine, layout, problem, gradients, outputs);
     }
-    std::vector<Cost> costs = gather_costs(machine, measured);
+    std::vector<Measured> costs = gather_costs(machine, measured);
     if (rank == 0) result = {std::move(outputs), std::move(costs)};
   });
   return result;

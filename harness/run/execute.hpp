@@ -5,14 +5,14 @@
 
 #include <vector>
 
-#include "harness/run/backend.hpp"
+#include "harness/run/meter.hpp"
 #include "optimized/algorithms/algorithm.hpp"
 
 namespace sp {
 
 struct Execution {
   Outputs outputs;  // in the storage type and global token order; lse in the accumulator type
-  std::vector<Cost> ranks;  // what each rank was measured to do
+  std::vector<Measured> ranks;  // what each rank was measured to do
 };
 
 // Backward runs when inputs.d_out is present. Collective over the back-end; only the leading

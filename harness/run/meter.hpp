@@ -9,6 +9,15 @@
 
 namespace sp {
 
+// What a pass of one rank was measured to do.
+struct MeasuredPass : PassCost {
+  std::int64_t peak_bytes = 0;  // beyond what lived when it began
+  bool operator==(const MeasuredPass&) const = default;
+};
+struct Measured {
+  MeasuredPass forward, backward;
+};
+
 // Begins when it is made; one at a time per rank, because the peak of memory has one owner.
 class Meter {
  public:
@@ -19,10 +28,11 @@ class Meter {
         live_(machine.memory.live_bytes()) {
     machine.memory.reset_peak();
   }
-  PassCost read() const {
+  MeasuredPass read() const {
     const Traffic& now = machine_.comm.traffic();
-    return {now.bytes_sent - traffic_.bytes_sent, now.messages_sent - traffic_.messages_sent,
-            machine_.kernels.flops() - flops_, machine_.memory.peak_bytes() - live_};
+    return {{now.bytes_sent - traffic_.bytes_sent, now.messages_sent - traffic_.messages_sent,
+             machine_.kernels.flops() - flops_},
+            machine_.memory.peak_bytes() - live_};
   }
 
  private:

@@ -15,7 +15,9 @@ class MpiBackend final : public Backend {
   int most_ranks() const override { return job_->size(); }
   void run(int ranks, const Rig& rig, const std::function<void(Machine&)>& body) override {
     const bool takes_part = job_->rank() < ranks;
-    Communicator& world = job_->group(fmt::format("first {}", ranks), takes_part ? 0 : 1);
+    const Ranks others{ranks, 1, job_->size() - ranks};
+    Communicator& world =
+        job_->group(fmt::format("first {}", ranks), takes_part ? Ranks{0, 1, ranks} : others);
     if (takes_part) run_on_cpu(world, rig, body);
   }
   bool survives_failure() const override { return false; }

@@ -48,18 +48,17 @@ std::string check_costs(const Execution& execution, const Algorithm& algorithm, 
                         bool backward) {
   const Layout layout(algorithm.sharding, drawn.problem.shape.N, drawn.world.size);
   for (int rank = 0; rank < drawn.world.size; ++rank) {
-    const Cost& measured = execution.ranks[static_cast<std::size_t>(rank)];
+    const Measured& measured = execution.ranks[static_cast<std::size_t>(rank)];
     const Cost predicted = algorithm.cost(drawn.problem, layout, drawn.world, rank);
     for (const bool back : {false, true}) {
       if (back && !backward) continue;
-      const PassCost &m = back ? measured.backward : measured.forward,
-                     &p = back ? predicted.backward : predicted.forward;
+      const PassCost& m = back ? measured.backward : measured.forward;
+      const PassCost& p = back ? predicted.backward : predicted.forward;
       const char* pass = back ? "backward" : "forward";
       std::string message = compare_cost("bytes sent", rank, m.bytes_sent, p.bytes_sent);
       if (message.empty())
         message = compare_cost("messages sent", rank, m.messages_sent, p.messages_sent);
       if (message.empty()) message = compare_cost("flops", rank, m.flops, p.flops);
-      if (message.empty()) message = compare_cost("peak bytes", rank, m.peak_bytes, p.peak_bytes);
       if (!message.empty()) return fmt::format("{} {}", pass, message);
     }
   }

@@ -54,13 +54,20 @@ struct Gradients {
   Tensor d_log_decay{}, d_gamma{}, d_beta{};
 };
 
-// What one rank does in one pass; tests assert that a run does exactly this.
+// What one rank sends and computes in one pass, by formula; tests assert that a run does exactly
+// this. Memory has no formula: harness/run/dry_run.hpp runs the text without data.
 struct PassCost {
   std::int64_t bytes_sent = 0;
   std::int64_t messages_sent = 0;
   std::int64_t flops = 0;
-  // Highest live bytes during the pass, without the shards (and d_out) that it was given.
-  std::int64_t peak_bytes = 0;
+
+  PassCost& operator+=(const PassCost& more) {
+    bytes_sent += more.bytes_sent;
+    messages_sent += more.messages_sent;
+    flops += more.flops;
+    return *this;
+  }
+  bool operator==(const PassCost&) const = default;
 };
 struct Cost {
   PassCost forward, backward;
@@ -70,19 +77,21 @@ struct Unsupported {
   std::string reason;  // one sentence
 };
 using Support = tl::expected<void, Unsupported>;
+// Every problem of softmax attention: none that is projected.
+Support softmax_only(const Problem& problem, const World& world);
 
 struct Algorithm {
   const char* id;  // "name" or "name/sharding": the same string everywhere
   const char* title;
   const char* paper;    // citation with arXiv number, or "this project"
   const char* pattern;  // one phrase: what travels
-  Family family;
+  Family family = Family::kSoftmax;
   Sharding sharding;
   // How often a value passes through the storage type on its way into out: 1 for the final cast
   // alone, 2 when partial results travel in the storage type. Sets the comparison limit.
-  int roundings;
+  int roundings = 1;
 
-  Support (*supports)(const Problem&, const World&);
+  Support (*supports)(const Problem&, const World&) = softmax_only;
   Cost (*cost)(const Problem&, const Layout&, const World&, int rank);
   Forward (*forward)(Context&, const Shards&);
   Gradients (*backward)(Context&, const Shards&, const Forward&, const Tensor& d_out);

@@ -14,31 +14,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "optimized/algorithms/allgather_attention.hpp"
 
-#include "optimized/algorithms/blocks.hpp"
+#include "optimized/algorithms/attention_pass.hpp"
 
 namespace sp {
 namespace {
 
-struct Gathered {
-  Tensor k, v;
-  Tokens tokens;
-};
-
-Gathered gather(Context& ctx, const Shards& in) {
-  Gathered all{allocate_like(ctx, in.k, in.k.dtype(), in.layout.size(), "k"),
-               allocate_like(ctx, in.v, in.v.dtype(), in.layout.size(), "v"),
-               {}};
-  Pending k_pending = ctx.comm.all_gather(in.k, parts_of(all.k, in.layout), {"k", 0});
-  Pending v_pending = ctx.comm.all_gather(in.v, parts_of(all.v, in.layout), {"v", 0});
-  for (int rank = 0; rank < in.layout.ranks(); ++rank) all.tokens.append(in.layout.tokens(rank));
-  k_pending.wait();
-  v_pending.wait();
-  return all;
+Keys gather(Context& ctx, const Shards& in) {
+  const Keys own{in.layout.tokens(ctx.comm.rank()), in.k, in.v};
+  return Gathering(ctx, ctx.comm, own, in.layout).wait();
 }
 
 Forward forward(Context& ctx, const Shards& in) {
   const Tokens mine = in.layout.tokens(ctx.comm.rank());
-  const Gathered all = gather(ctx, in);
+  const Keys all = gather(ctx, in);
   const Partial result = allocate_partial(ctx, in, mine.count(), in.problem.dtype);
   ctx.kernels.attention({in.q, all.k, all.v, mine, all.tokens, in.mask, in.problem.scale}, result);
   return {result.out, result.lse, {}};
@@ -46,21 +34,18 @@ Forward forward(Context& ctx, const Shards& in) {
 
 Gradients backward(Context& ctx, const Shards& in, const Forward& saved, const Tensor& d_out) {
   const DType acc = accumulator_of(in.problem.dtype);
-  const Tokens mine = in.layout.tokens(ctx.comm.rank());
-  const Gathered all = gather(ctx, in);
-  const Tensor delta = delta_of(ctx, d_out, saved.out);
-  const Tensor d_q = zeros(ctx, acc, in.q.shape(), "d_q");
-  const Tensor d_k = zeros(ctx, acc, all.k.shape(), "d_k");
-  const Tensor d_v = zeros(ctx, acc, all.v.shape(), "d_v");
-  ctx.kernels.attention_backward({in.q, all.k, all.v, mine, all.tokens, in.mask, in.problem.scale},
-                                 d_out, saved.lse, delta, {d_q, d_k, d_v});
-  const Tensor own_d_k = allocate_like(ctx, in.k, acc, mine.count(), "d_k");
-  const Tensor own_d_v = allocate_like(ctx, in.v, acc, mine.count(), "d_v");
-  Pending k_pending = ctx.comm.reduce_scatter(parts_of(d_k, in.layout), own_d_k, {"d_k", 0});
-  Pending v_pending = ctx.comm.reduce_scatter(parts_of(d_v, in.layout), own_d_v, {"d_v", 0});
+  Keys all = gather(ctx, in);
+  AttentionPass pass(ctx, in, saved, d_out);
+  all.d_k = zeros(ctx, acc, all.k.shape(), "d_k");
+  all.d_v = zeros(ctx, acc, all.v.shape(), "d_v");
+  pass.attend(all);
+  const Tensor d_k = allocate_like(ctx, in.k, acc, in.k.extent(0), "d_k");
+  const Tensor d_v = allocate_like(ctx, in.v, acc, in.v.extent(0), "d_v");
+  Pending k_pending = ctx.comm.reduce_scatter(parts_of(all.d_k, in.layout), d_k, {"d_k", 0});
+  Pending v_pending = ctx.comm.reduce_scatter(parts_of(all.d_v, in.layout), d_v, {"d_v", 0});
   k_pending.wait();
   v_pending.wait();
-  return finish(ctx, in, {d_q, own_d_k, own_d_v});
+  return pass.finish(d_k, d_v);
 }
 
 Cost cost(const Problem& problem, const Layout& layout, const World& world, int rank) {
@@ -68,27 +53,21 @@ Cost cost(const Problem& problem, const Layout& layout, const World& world, int 
   const std::int64_t P = world.size, n = layout.count(rank), N = layout.size();
   const std::int64_t pairs = pairs_of_queries(problem, layout, rank);
   const std::int64_t gathered = n * token.kv() * (P - 1);
-  return {{gathered, 2 * (P - 1), forward_flops(problem, pairs),
-           N * token.kv() + n * (token.out + token.lse)},
-          {gathered + (N - n) * token.acc_kv(), 4 * (P - 1), backward_flops(problem, pairs),
-           N * (token.kv() + token.acc_kv()) + n * (token.lse + token.acc_q + token.acc_kv() +
-                                                    storage_bytes(problem, token.q + token.kv()))}};
+  return {{gathered, 2 * (P - 1), forward_flops(problem, pairs)},
+          {gathered + (N - n) * token.acc_kv(), 4 * (P - 1), backward_flops(problem, pairs)}};
 }
-
-Support supports(const Problem& problem, const World&) { return softmax_only(problem); }
 
 }  // namespace
 
-const Algorithm kAllgather{"allgather",
-                           "All-gather context parallelism",
-                           "Grattafiori et al. 2024, arXiv:2407.21783",
-                           "all-gather of K, V; reduce-scatter of dK, dV",
-                           Family::kSoftmax,
-                           Sharding::kZigzag,
-                           1,
-                           supports,
-                           cost,
-                           forward,
-                           backward};
+const Algorithm kAllgather{
+    .id = "allgather",
+    .title = "All-gather context parallelism",
+    .paper = "Grattafiori et al. 2024, arXiv:2407.21783",
+    .pattern = "all-gather of K, V; reduce-scatter of dK, dV",
+    .sharding = Sharding::kZigzag,
+    .cost = cost,
+    .forward = forward,
+    .backward = backward,
+};
 
 }  // namespace sp

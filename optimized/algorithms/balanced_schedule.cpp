@@ -5,31 +5,38 @@
 #include <array>
 #include <utility>
 
-#include "optimized/algorithms/blocks.hpp"
-
 namespace sp {
 namespace {
 
-constexpr Parcel kKinds[] = {Parcel::kKeys, Parcel::kQueries};
-
 // Room for one kind of parcel: what arrives and what is computed for it, both used in turn, and
-// what comes back for the own one.
+// what comes back for the own one. Results for keys are sums of their gradients: none in forward.
+template <class Sent, class Back>
 struct Rooms {
-  std::array<Bundle, 2> arriving, results;
-  Bundle returned;
+  std::array<Sent, 2> arriving;
+  std::array<Back, 2> results;
+  Back returned;
 };
 
-Rooms allocate_rooms(Context& ctx, const Shards& in, const BalancedSchedule& schedule, Parcel kind,
-                     const ParcelFields& fields) {
-  const std::int64_t B = in.problem.shape.B, most = largest_shard(in.layout);
-  Rooms rooms;
-  if (schedule.ever(kind, ctx.comm.rank())) {
-    for (Bundle& arriving : rooms.arriving) arriving = allocate_bundle(ctx, fields.sent, B, most);
-    for (Bundle& result : rooms.results) result = allocate_bundle(ctx, fields.results, B, most);
+template <class Sent, class Back>
+Rooms<Sent, Back> allocate_rooms(Context& ctx, const Layout& layout,
+                                 const BalancedSchedule& schedule, Parcel kind, const Sent& sent,
+                                 const Back& result) {
+  const int rank = ctx.comm.rank();
+  const std::int64_t most = largest_shard(layout);
+  Rooms<Sent, Back> rooms;
+  if (schedule.ever(kind, rank)) {
+    for (Sent& arriving : rooms.arriving) arriving = allocate_block(ctx, sent, most);
+    for (Back& back : rooms.results) back = allocate_block(ctx, result, most);
   }
-  if (schedule.ever_sends(kind, ctx.comm.rank()))
-    rooms.returned = allocate_bundle(ctx, fields.results, B, in.layout.count(ctx.comm.rank()));
+  if (schedule.ever_sends(kind, rank))
+    rooms.returned = allocate_block(ctx, result, layout.count(rank));
   return rooms;
+}
+
+// What a parcel of this kind weighs, and what comes back for it.
+std::pair<Freight, Freight> freight_of(const Cargo& cargo, Parcel kind) {
+  if (kind == Parcel::kKeys) return {cargo.keys, cargo.key_gradients};
+  return {cargo.queries, cargo.results};
 }
 
 }  // namespace
@@ -62,80 +69,81 @@ bool BalancedSchedule::ever_sends(Parcel kind, int rank) const {
   return false;
 }
 
-void run_balanced(Context& ctx, const Shards& in, const Parcels& parcels, const Bundle& own_keys,
-                  const Bundle& own_queries, const std::function<void()>& compute_own,
-                  const ParcelCompute& compute, const ParcelMerge& merge) {
+void run_balanced(Context& ctx, const Shards& in, AttentionPass& pass, const Keys& keys) {
   const BalancedSchedule schedule(in.mask.band, in.layout);
   const int rank = ctx.comm.rank();
-  const Rooms key_rooms = allocate_rooms(ctx, in, schedule, Parcel::kKeys, parcels.keys);
-  const Rooms query_rooms = allocate_rooms(ctx, in, schedule, Parcel::kQueries, parcels.queries);
-  const auto rooms_of = [&](Parcel kind) -> const Rooms& {
-    return kind == Parcel::kKeys ? key_rooms : query_rooms;
+  const Keys own_keys{keys.tokens, keys.k, keys.v}, sums{{}, {}, {}, keys.d_k, keys.d_v};
+  const auto key_rooms = allocate_rooms(ctx, in.layout, schedule, Parcel::kKeys, own_keys, sums);
+  const auto query_rooms = allocate_rooms(ctx, in.layout, schedule, Parcel::kQueries,
+                                          pass.queries(), pass.allocate_results(0));
+  // f(what is sent, its rooms) for a kind of parcel
+  const auto with = [&](Parcel kind, auto&& f) {
+    if (kind == Parcel::kKeys) f(own_keys, key_rooms);
+    if (kind == Parcel::kQueries) f(pass.queries(), query_rooms);
   };
-  const auto room = [&](const std::array<Bundle, 2>& rooms, int step) {
-    return rooms[static_cast<std::size_t>(step % 2)].rows(
-        0, in.layout.count(schedule.source(rank, step)));
+  const auto room = [&](const auto& rooms, int step) {
+    return first_rows(rooms[static_cast<std::size_t>(step % 2)],
+                      in.layout.count(schedule.source(rank, step)));
   };
   // One round more than steps: the last results have nothing left to hide behind.
   for (int step = 0, last = schedule.steps(); step <= last + 1; ++step) {
     std::vector<Message> sends, receives;
     const int next = step + 1, before = step - 1;
-    const int reader = schedule.shifted(rank, next), writer = schedule.source(rank, next);
-    if (const Parcel kind = schedule.parcel(reader, next); kind != Parcel::kNone) {
-      append(sends, reader, parcels.of(kind).sent, kind == Parcel::kKeys ? own_keys : own_queries,
-             next);
-    }
-    if (const Parcel kind = schedule.parcel(rank, next); kind != Parcel::kNone)
-      append(receives, writer, parcels.of(kind).sent, room(rooms_of(kind).arriving, next), next);
-    if (const Parcel kind = schedule.parcel(rank, before); kind != Parcel::kNone) {
-      append(sends, schedule.source(rank, before), parcels.of(kind).results,
-             room(rooms_of(kind).results, before), before);
-    }
-    const int helper = schedule.shifted(rank, before);
+    const int reader = schedule.shifted(rank, next), helper = schedule.shifted(rank, before);
     const Parcel back = schedule.parcel(helper, before);
-    if (back != Parcel::kNone)
-      append(receives, helper, parcels.of(back).results, rooms_of(back).returned, before);
+    with(schedule.parcel(reader, next),
+         [&](const auto& own, const auto&) { append(sends, reader, own, next); });
+    with(schedule.parcel(rank, next), [&](const auto&, const auto& rooms) {
+      append(receives, schedule.source(rank, next), room(rooms.arriving, next), next);
+    });
+    with(schedule.parcel(rank, before), [&](const auto&, const auto& rooms) {
+      append(sends, schedule.source(rank, before), room(rooms.results, before), before);
+    });
+    with(back,
+         [&](const auto&, const auto& rooms) { append(receives, helper, rooms.returned, before); });
     Pending pending = ctx.comm.exchange(std::move(sends), std::move(receives));
-    if (step == 0) compute_own();
-    if (const Parcel kind = schedule.parcel(rank, step); kind != Parcel::kNone) {
-      compute(kind, schedule.source(rank, step), room(rooms_of(kind).arriving, step),
-              room(rooms_of(kind).results, step));
+    if (step == 0) pass.begin(keys);
+    const Tokens theirs = in.layout.tokens(schedule.source(rank, step));
+    switch (schedule.parcel(rank, step)) {
+      case Parcel::kKeys: {
+        const Keys held = room(key_rooms.arriving, step), share = room(key_rooms.results, step);
+        if (pass.backward()) {
+          ctx.kernels.fill(share.d_k, 0);
+          ctx.kernels.fill(share.d_v, 0);
+        }
+        pass.attend({theirs, held.k, held.v, share.d_k, share.d_v});
+        break;
+      }
+      case Parcel::kQueries: {
+        Queries held = room(query_rooms.arriving, step);
+        held.tokens = theirs;
+        pass.serve(held, keys, room(query_rooms.results, step));
+        break;
+      }
+      case Parcel::kNone:
+        break;
     }
     pending.wait();
-    if (back != Parcel::kNone && !parcels.of(back).results.empty())
-      merge(back, rooms_of(back).returned);
+    if (back == Parcel::kQueries) pass.merge({0, in.q.extent(0)}, query_rooms.returned);
+    if (back == Parcel::kKeys && pass.backward()) {
+      ctx.kernels.add(keys.d_k, key_rooms.returned.d_k);
+      ctx.kernels.add(keys.d_v, key_rooms.returned.d_v);
+    }
   }
 }
 
-Traffic balanced_traffic(const Problem& problem, const Layout& layout, const Parcels& parcels,
+Traffic balanced_traffic(const Problem& problem, const Layout& layout, const Cargo& cargo,
                          int rank) {
   const BalancedSchedule schedule(band_of(problem), layout);
   Traffic traffic;
-  const auto count = [&](int rows_of, const Fields& fields) {
-    traffic += {layout.count(rows_of) * row_bytes(fields, problem.shape.B),
-                static_cast<std::int64_t>(fields.size())};
-  };
   for (int step = 1; step <= schedule.steps(); ++step) {
     const Parcel sent = schedule.parcel(schedule.shifted(rank, step), step);
-    if (sent != Parcel::kNone) count(rank, parcels.of(sent).sent);
+    if (sent != Parcel::kNone) traffic += freight_of(cargo, sent).first.of(layout.count(rank));
     const Parcel got = schedule.parcel(rank, step);
-    if (got != Parcel::kNone) count(schedule.source(rank, step), parcels.of(got).results);
+    if (got != Parcel::kNone)
+      traffic += freight_of(cargo, got).second.of(layout.count(schedule.source(rank, step)));
   }
   return traffic;
-}
-
-std::int64_t balanced_memory(const Problem& problem, const Layout& layout, const Parcels& parcels,
-                             int rank) {
-  const BalancedSchedule schedule(band_of(problem), layout);
-  const std::int64_t B = problem.shape.B;
-  std::int64_t bytes = 0;
-  for (const Parcel kind : kKinds) {
-    const std::int64_t result = row_bytes(parcels.of(kind).results, B);
-    if (schedule.ever(kind, rank))
-      bytes += 2 * largest_shard(layout) * (row_bytes(parcels.of(kind).sent, B) + result);
-    if (schedule.ever_sends(kind, rank)) bytes += layout.count(rank) * result;
-  }
-  return bytes;
 }
 
 std::int64_t balanced_pairs(const Problem& problem, const Layout& layout, int rank) {

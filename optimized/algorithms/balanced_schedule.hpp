@@ -7,9 +7,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <functional>
-
-#include "optimized/algorithms/bundle.hpp"
+#include "optimized/algorithms/attention_pass.hpp"
 
 namespace sp {
 
@@ -33,30 +31,12 @@ class BalancedSchedule {
   const Layout& layout_;
 };
 
-// What travels for either kind of parcel.
-struct ParcelFields {
-  Fields sent, results;  // no results: they stay where they are computed
-};
-struct Parcels {
-  ParcelFields keys, queries;
-  const ParcelFields& of(Parcel kind) const { return kind == Parcel::kKeys ? keys : queries; }
-};
+// The own queries meet the keys that arrive, the queries that arrive meet the own `keys`, to which
+// gradients from elsewhere are added.
+void run_balanced(Context& ctx, const Shards& in, AttentionPass& pass, const Keys& keys);
 
-// compute(kind, source, what it sent, result to fill)
-using ParcelCompute =
-    std::function<void(Parcel kind, int source, const Bundle& parcel, const Bundle& result)>;
-// merge(kind of what had been sent, result that came back for it)
-using ParcelMerge = std::function<void(Parcel kind, const Bundle& result)>;
-
-// `compute_own` runs while the first parcels travel.
-void run_balanced(Context& ctx, const Shards& in, const Parcels& parcels, const Bundle& own_keys,
-                  const Bundle& own_queries, const std::function<void()>& compute_own,
-                  const ParcelCompute& compute, const ParcelMerge& merge);
-
-Traffic balanced_traffic(const Problem& problem, const Layout& layout, const Parcels& parcels,
+Traffic balanced_traffic(const Problem& problem, const Layout& layout, const Cargo& cargo,
                          int rank);
-std::int64_t balanced_memory(const Problem& problem, const Layout& layout, const Parcels& parcels,
-                             int rank);
 // Pairs of queries and keys that meet on a rank.
 std::int64_t balanced_pairs(const Problem& problem, const Layout& layout, int rank);
 

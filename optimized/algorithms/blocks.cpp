@@ -1,20 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "optimized/algorithms/blocks.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <limits>
 
 namespace sp {
-namespace {
-
-// A group's name stands for its partition of the ranks, so the node size is part of it.
-std::string group_name(const char* algorithm, const char* what, int node_size) {
-  return fmt::format("{} {} of {}", algorithm, what, node_size);
-}
-
-}  // namespace
 
 TokenBytes::TokenBytes(const Problem& problem) {
   const Shape& s = problem.shape;
@@ -62,18 +52,8 @@ Tensor to_storage(Context& ctx, const Tensor& accumulated, DType dtype, const ch
   return result;
 }
 
-std::int64_t storage_bytes(const Problem& problem, std::int64_t bytes) {
-  return accumulator_of(problem.dtype) == problem.dtype ? 0 : bytes;
-}
-
 Forward finish(Context& ctx, const Shards& in, const Partial& accumulated) {
   return {to_storage(ctx, accumulated.out, in.problem.dtype, "out"), accumulated.lse, {}};
-}
-
-AttentionGradients zero_gradients(Context& ctx, const Shards& in) {
-  const DType acc = accumulator_of(in.problem.dtype);
-  return {zeros(ctx, acc, in.q.shape(), "d_q"), zeros(ctx, acc, in.k.shape(), "d_k"),
-          zeros(ctx, acc, in.v.shape(), "d_v")};
 }
 
 Gradients finish(Context& ctx, const Shards& in, const AttentionGradients& accumulated) {
@@ -92,29 +72,31 @@ Tensor delta_of(Context& ctx, const Tensor& d_out, const Tensor& out) {
   return delta;
 }
 
-Communicator& node_group(Context& ctx, const char* algorithm) {
-  return ctx.comm.group(group_name(algorithm, "nodes", ctx.node_size),
-                        ctx.comm.rank() / ctx.node_size);
+Mesh node_mesh(const Context& ctx) {
+  return node_mesh({ctx.comm.size(), ctx.node_size}, ctx.comm.rank());
 }
 
-Communicator& index_group(Context& ctx, const char* algorithm) {
-  return ctx.comm.group(group_name(algorithm, "indices", ctx.node_size),
-                        ctx.comm.rank() % ctx.node_size);
+Mesh node_mesh(const World& world, int rank) {
+  return Mesh({{"node", world.size / world.node_size}, {"local", world.node_size}}, rank);
 }
 
-Support softmax_only(const Problem& problem) {
+Support softmax_only(const Problem& problem, const World&) {
   if (problem.family() == Family::kSoftmax) return {};
   return tl::unexpected(Unsupported{"keys and values are projected along the length (Linformer)"});
 }
 
-std::vector<Tensor> parts_of(const Tensor& all, const Layout& layout) {
+std::vector<Tensor> parts_of(const Tensor& all, const std::vector<std::int64_t>& rows) {
   std::vector<Tensor> parts;
   std::int64_t begin = 0;
-  for (int rank = 0; rank < layout.ranks(); ++rank) {
-    parts.push_back(all.rows(begin, begin + layout.count(rank)));
-    begin += layout.count(rank);
+  for (const std::int64_t count : rows) {
+    parts.push_back(all.rows(begin, begin + count));
+    begin += count;
   }
   return parts;
+}
+
+std::vector<Tensor> parts_of(const Tensor& all, const Layout& layout) {
+  return parts_of(all, layout.counts());
 }
 
 std::int64_t largest_shard(const Layout& layout) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "optimized/algorithms/algorithm.hpp"
+#include "optimized/comm/mesh.hpp"
 
 namespace sp {
 
@@ -28,25 +29,21 @@ Partial empty_partial(Context& ctx, const Shards& in);
 
 // The tensor in the storage type; the tensor itself where accumulator and storage are one.
 Tensor to_storage(Context& ctx, const Tensor& accumulated, DType dtype, const char* name);
-// Extra bytes that to_storage allocates per token of `bytes` in the storage type.
-std::int64_t storage_bytes(const Problem& problem, std::int64_t bytes);
 
 Forward finish(Context& ctx, const Shards& in, const Partial& accumulated);
 
-// Sums of gradients of the shards, in the accumulator type, and what backward returns of them.
-AttentionGradients zero_gradients(Context& ctx, const Shards& in);
+// What backward returns of sums of gradients in the accumulator type.
 Gradients finish(Context& ctx, const Shards& in, const AttentionGradients& accumulated);
 
 // Sum of d_out * out per row.
 Tensor delta_of(Context& ctx, const Tensor& d_out, const Tensor& out);
 
-// The ranks of this rank's node, and those of its index on all nodes; ranks are node * node_size +
-// index. Kept under the algorithm's name, as channels of its own.
-Communicator& node_group(Context& ctx, const char* algorithm);
-Communicator& index_group(Context& ctx, const char* algorithm);
+// M nodes of U ranks: axes "node" and "local".
+Mesh node_mesh(const Context& ctx);
+Mesh node_mesh(const World& world, int rank);
 
-Support softmax_only(const Problem& problem);  // refuses projected problems
-// Rows of all ranks' tokens, in rank order, cut into the ranks' parts.
+// Consecutive rows, one part for each count; those of all ranks' tokens, in rank order.
+std::vector<Tensor> parts_of(const Tensor& all, const std::vector<std::int64_t>& rows);
 std::vector<Tensor> parts_of(const Tensor& all, const Layout& layout);
 std::int64_t largest_shard(const Layout& layout);
 // Pairs that the queries of `rank` see in the whole sequence: the work of an algorithm that keeps

@@ -16,7 +16,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "optimized/algorithms/burst.hpp"
 
-#include "optimized/algorithms/blocks.hpp"
 #include "optimized/algorithms/query_stream.hpp"
 #include "optimized/algorithms/ring_attention.hpp"
 
@@ -26,58 +25,46 @@ namespace {
 Forward forward(Context& ctx, const Shards& in) { return kRingContiguous.forward(ctx, in); }
 
 Gradients backward(Context& ctx, const Shards& in, const Forward& saved, const Tensor& d_out) {
-  const Tokens keys = in.layout.tokens(ctx.comm.rank());
-  const Tensor delta = delta_of(ctx, d_out, saved.out);
-  const AttentionGradients own = zero_gradients(ctx, in);
-  QueryStream queries(ctx, in, backward_cargo(in.problem).queries,
-                      {{in.q, d_out, saved.lse, delta}});
+  AttentionPass pass(ctx, in, saved, d_out);
+  const Keys keys = pass.keys();
+  QueryStream queries(ctx, in, pass.queries());
   QueryGradientStream sums(ctx, in, queries);
   for (int step = 0; step < ctx.comm.size(); ++step) {
     queries.post(step);
-    const Tokens rows = in.layout.tokens(queries.owner(step));
-    const Tensor share = step == 0 ? own.d_q : sums.fresh(step);
-    if (any_visible(in.mask.band, rows, keys)) {
-      const std::vector<Tensor>& held = queries.held().tensors;
-      ctx.kernels.attention_backward({held[0], in.k, in.v, rows, keys, in.mask, in.problem.scale},
-                                     held[1], held[2], held[3], {share, own.d_k, own.d_v});
+    if (step == 0) {
+      pass.attend(keys);
+    } else {
+      const Tensor share = sums.fresh(step);
+      if (pass.sees(queries.held(), keys)) pass.attend(queries.held(), keys, {.d_q = share});
+      sums.pass(step, share);
     }
-    if (step > 0) sums.pass(step, share);
     queries.advance(step);
   }
-  if (ctx.comm.size() > 1) ctx.kernels.add(own.d_q, sums.home());
-  return finish(ctx, in, own);
+  if (ctx.comm.size() > 1) pass.merge({0, in.q.extent(0)}, {.d_q = sums.home()});
+  return pass.finish(keys.d_k, keys.d_v);
 }
 
 Cost cost(const Problem& problem, const Layout& layout, const World& world, int rank) {
-  const TokenBytes token(problem);
-  const Fields queries = backward_cargo(problem).queries;
-  const std::int64_t n = layout.count(rank), P = world.size;
-  const std::int64_t row = row_bytes(queries, problem.shape.B);
+  const Freight queries = cargo_of(problem, true).queries;
   // Sums are begun by the next rank and come home from the one before: none of the own passes here.
-  const std::int64_t sums = (layout.size() - n) * token.acc_q;
-  const std::int64_t fields = static_cast<std::int64_t>(queries.size());
+  const std::int64_t sums = (layout.size() - layout.count(rank)) * TokenBytes(problem).acc_q;
   return {kRingContiguous.cost(problem, layout, world, rank).forward,
-          {query_stream_bytes(layout, rank, row) + sums, (fields + 1) * (P - 1),
-           backward_flops(problem, pairs_of_keys(problem, layout, rank)),
-           n * (token.lse + token.acc_q + token.acc_kv() +
-                storage_bytes(problem, token.q + token.kv())) +
-               query_stream_memory(layout, row) + query_gradient_memory(layout, token.acc_q)}};
+          {query_stream_bytes(layout, rank, queries.bytes) + sums,
+           (queries.messages + 1) * (world.size - 1),
+           backward_flops(problem, pairs_of_keys(problem, layout, rank))}};
 }
-
-Support supports(const Problem& problem, const World&) { return softmax_only(problem); }
 
 }  // namespace
 
-const Algorithm kBurst{"burst",
-                       "BurstAttention",
-                       "Sun et al. 2024, arXiv:2403.09347",
-                       "K, V around the ring; in backward Q, dO, dQ",
-                       Family::kSoftmax,
-                       Sharding::kContiguous,
-                       1,
-                       supports,
-                       cost,
-                       forward,
-                       backward};
+const Algorithm kBurst{
+    .id = "burst",
+    .title = "BurstAttention",
+    .paper = "Sun et al. 2024, arXiv:2403.09347",
+    .pattern = "K, V around the ring; in backward Q, dO, dQ",
+    .sharding = Sharding::kContiguous,
+    .cost = cost,
+    .forward = forward,
+    .backward = backward,
+};
 
 }  // namespace sp

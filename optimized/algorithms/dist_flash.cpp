@@ -21,124 +21,48 @@
 #include <algorithm>
 
 #include "optimized/algorithms/balanced_schedule.hpp"
-#include "optimized/algorithms/blocks.hpp"
 #include "optimized/algorithms/ring_attention.hpp"
 
 namespace sp {
 namespace {
 
-Parcels forward_parcels(const Problem& problem) {
-  const Shape& s = problem.shape;
-  const Cargo helped = forward_cargo(problem);
-  return {{{{"k", problem.dtype, s.G, s.D}, {"v", problem.dtype, s.G, s.E}}, {}},
-          {helped.queries, helped.results}};
-}
-
-Parcels backward_parcels(const Problem& problem) {
-  const Shape& s = problem.shape;
-  const DType acc = accumulator_of(problem.dtype);
-  const Cargo helped = backward_cargo(problem);
-  return {{forward_parcels(problem).keys.sent, {{"d_k", acc, s.G, s.D}, {"d_v", acc, s.G, s.E}}},
-          {helped.queries, helped.results}};
-}
-
 Forward forward(Context& ctx, const Shards& in) {
   if (!in.mask.band.causal) return kRingContiguous.forward(ctx, in);
-  const Tokens mine = in.layout.tokens(ctx.comm.rank());
-  const DType dtype = accumulator_of(in.problem.dtype);
-  const Partial acc = allocate_partial(ctx, in, mine.count(), dtype);
-  const Partial part = allocate_partial(ctx, in, mine.count(), dtype);
-  const auto attend = [&](const Tensor& q, const Tensor& k, const Tensor& v, const Tokens& queries,
-                          const Tokens& keys, const Partial& result) {
-    ctx.kernels.attention({q, k, v, queries, keys, in.mask, in.problem.scale}, result);
-  };
-  run_balanced(
-      ctx, in, forward_parcels(in.problem), {{in.k, in.v}}, {{in.q}},
-      [&] { attend(in.q, in.k, in.v, mine, mine, acc); },
-      [&](Parcel kind, int source, const Bundle& parcel, const Bundle& result) {
-        const Tokens theirs = in.layout.tokens(source);
-        if (kind == Parcel::kKeys) {
-          attend(in.q, parcel.tensors[0], parcel.tensors[1], mine, theirs, part);
-          ctx.kernels.merge(acc, part);
-        } else {
-          attend(parcel.tensors[0], in.k, in.v, theirs, mine,
-                 {result.tensors[0], result.tensors[1]});
-        }
-      },
-      [&](Parcel, const Bundle& result) {
-        ctx.kernels.merge(acc, {result.tensors[0], result.tensors[1]});
-      });
-  return finish(ctx, in, acc);
+  AttentionPass pass(ctx, in);
+  run_balanced(ctx, in, pass, pass.keys());
+  return pass.finish();
 }
 
 Gradients backward(Context& ctx, const Shards& in, const Forward& saved, const Tensor& d_out) {
   if (!in.mask.band.causal) return kRingContiguous.backward(ctx, in, saved, d_out);
-  const Tokens mine = in.layout.tokens(ctx.comm.rank());
-  const Tensor delta = delta_of(ctx, d_out, saved.out);
-  const AttentionGradients sums = zero_gradients(ctx, in);
-  const Bundle own_keys{{in.k, in.v}}, own_queries{{in.q, d_out, saved.lse, delta}};
-  const auto attend = [&](const Bundle& rows, const Bundle& block, const Tokens& queries,
-                          const Tokens& keys, const AttentionGradients& gradients) {
-    ctx.kernels.attention_backward({rows.tensors[0], block.tensors[0], block.tensors[1], queries,
-                                    keys, in.mask, in.problem.scale},
-                                   rows.tensors[1], rows.tensors[2], rows.tensors[3], gradients);
-  };
-  run_balanced(
-      ctx, in, backward_parcels(in.problem), own_keys, own_queries,
-      [&] { attend(own_queries, own_keys, mine, mine, sums); },
-      [&](Parcel kind, int source, const Bundle& parcel, const Bundle& result) {
-        const Tokens theirs = in.layout.tokens(source);
-        for (const Tensor& tensor : result.tensors) ctx.kernels.fill(tensor, 0);
-        if (kind == Parcel::kKeys) {
-          attend(own_queries, parcel, mine, theirs,
-                 {sums.d_q, result.tensors[0], result.tensors[1]});
-        } else {
-          attend(parcel, own_keys, theirs, mine, {result.tensors[0], sums.d_k, sums.d_v});
-        }
-      },
-      [&](Parcel sent, const Bundle& result) {
-        if (sent == Parcel::kKeys) {
-          ctx.kernels.add(sums.d_k, result.tensors[0]);
-          ctx.kernels.add(sums.d_v, result.tensors[1]);
-        } else {
-          ctx.kernels.add(sums.d_q, result.tensors[0]);
-        }
-      });
-  return finish(ctx, in, sums);
+  AttentionPass pass(ctx, in, saved, d_out);
+  const Keys keys = pass.keys();
+  run_balanced(ctx, in, pass, keys);
+  return pass.finish(keys.d_k, keys.d_v);
 }
 
 Cost cost(const Problem& problem, const Layout& layout, const World& world, int rank) {
   if (!problem.mask.causal) return kRingContiguous.cost(problem, layout, world, rank);
-  const TokenBytes token(problem);
-  const std::int64_t n = layout.count(rank), pairs = balanced_pairs(problem, layout, rank);
-  // Parcels are let go before anything is rounded.
-  const auto pass = [&](const Parcels& parcels, std::int64_t flops, std::int64_t held,
-                        std::int64_t rounded) {
-    const Traffic traffic = balanced_traffic(problem, layout, parcels, rank);
-    return PassCost{traffic.bytes_sent, traffic.messages_sent, flops,
-                    n * held + std::max(balanced_memory(problem, layout, parcels, rank),
-                                        n * storage_bytes(problem, rounded))};
+  const std::int64_t pairs = balanced_pairs(problem, layout, rank);
+  const auto pass = [&](bool backward, std::int64_t flops) {
+    const Traffic traffic = balanced_traffic(problem, layout, cargo_of(problem, backward), rank);
+    return PassCost{traffic.bytes_sent, traffic.messages_sent, flops};
   };
-  return {pass(forward_parcels(problem), forward_flops(problem, pairs),
-               2 * (token.acc_out + token.lse), token.out),
-          pass(backward_parcels(problem), backward_flops(problem, pairs),
-               token.lse + token.acc_q + token.acc_kv(), token.q + token.kv())};
+  return {pass(false, forward_flops(problem, pairs)), pass(true, backward_flops(problem, pairs))};
 }
-
-Support supports(const Problem& problem, const World&) { return softmax_only(problem); }
 
 }  // namespace
 
-const Algorithm kDistFlash{"dist_flash",
-                           "DistFlashAttn",
-                           "Li, Shao et al. 2023, arXiv:2310.03294",
-                           "K, V or Q to where work is missing, results back",
-                           Family::kSoftmax,
-                           Sharding::kContiguous,
-                           2,
-                           supports,
-                           cost,
-                           forward,
-                           backward};
+const Algorithm kDistFlash{
+    .id = "dist_flash",
+    .title = "DistFlashAttn",
+    .paper = "Li, Shao et al. 2023, arXiv:2310.03294",
+    .pattern = "K, V or Q to where work is missing, results back",
+    .sharding = Sharding::kContiguous,
+    .roundings = 2,
+    .cost = cost,
+    .forward = forward,
+    .backward = backward,
+};
 
 }  // namespace sp

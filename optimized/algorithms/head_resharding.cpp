@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "optimized/algorithms/head_resharding.hpp"
 
+#include <numeric>
+
+#include "optimized/algorithms/blocks.hpp"
+
 namespace sp {
 namespace {
 
@@ -10,17 +14,6 @@ struct Resharding {
   Tensor tokens, heads, packed;
   Pending pending;
 };
-
-// Consecutive rows of `all`, one part per rank.
-std::vector<Tensor> parts_of(const Tensor& all, const std::vector<std::int64_t>& rows) {
-  std::vector<Tensor> parts;
-  std::int64_t begin = 0;
-  for (const std::int64_t count : rows) {
-    parts.push_back(all.rows(begin, begin + count));
-    begin += count;
-  }
-  return parts;
-}
 
 std::vector<Tensor> by_peer(const Tensor& packed, int ranks) {
   const std::vector<std::int64_t> rows(static_cast<std::size_t>(ranks), packed.extent(0) / ranks);
@@ -41,15 +34,11 @@ Tensor allocate_packed(Context& ctx, const Tensor& tokens, int ranks) {
 
 }  // namespace
 
-HeadGroup::HeadGroup(Communicator& ranks, const Layout& layout, int first) : comm(ranks) {
-  for (int rank = 0; rank < comm.size(); ++rank) rows.push_back(layout.count(first + rank));
-}
-
 std::vector<Tensor> to_heads(Context& ctx, const HeadGroup& group,
                              std::initializer_list<Travelling> token_shards) {
   const int U = group.comm.size();
-  std::int64_t all = 0;
-  for (const std::int64_t count : group.rows) all += count;
+  const std::vector<std::int64_t> rows = group.layout.counts();
+  const std::int64_t all = std::accumulate(rows.begin(), rows.end(), std::int64_t{0});
   std::vector<Resharding> moving;
   for (const auto& [name, tokens] : token_shards) {
     const Tensor packed = allocate_packed(ctx, tokens, U);
@@ -58,8 +47,8 @@ std::vector<Tensor> to_heads(Context& ctx, const HeadGroup& group,
     const std::vector<Tensor> parts = by_peer(packed, U);
     for (int peer = 0; peer < U; ++peer)
       ctx.kernels.copy(parts[static_cast<std::size_t>(peer)], heads_of(tokens, peer, U));
-    moving.push_back({tokens, heads, packed,
-                      group.comm.all_to_all(parts, parts_of(heads, group.rows), {name, 0})});
+    moving.push_back(
+        {tokens, heads, packed, group.comm.all_to_all(parts, parts_of(heads, rows), {name, 0})});
   }
   std::vector<Tensor> results;
   for (Resharding& each : moving) {
@@ -72,7 +61,7 @@ std::vector<Tensor> to_heads(Context& ctx, const HeadGroup& group,
 std::vector<Tensor> to_tokens(Context& ctx, const HeadGroup& group,
                               std::initializer_list<Travelling> head_shards) {
   const int U = group.comm.size();
-  const std::int64_t own = group.rows[static_cast<std::size_t>(group.comm.rank())];
+  const std::int64_t own = group.layout.count(group.comm.rank());
   std::vector<Resharding> moving;
   for (const auto& [name, heads] : head_shards) {
     const Tensor tokens = ctx.memory.allocate(
@@ -80,7 +69,7 @@ std::vector<Tensor> to_tokens(Context& ctx, const HeadGroup& group,
     const Tensor packed = allocate_packed(ctx, tokens, U);
     moving.push_back(
         {tokens, heads, packed,
-         group.comm.all_to_all(parts_of(heads, group.rows), by_peer(packed, U), {name, 0})});
+         group.comm.all_to_all(parts_of(heads, group.layout), by_peer(packed, U), {name, 0})});
   }
   std::vector<Tensor> results;
   for (Resharding& each : moving) {

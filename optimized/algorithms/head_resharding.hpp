@@ -16,10 +16,7 @@ namespace sp {
 
 struct HeadGroup {
   Communicator& comm;
-  std::vector<std::int64_t> rows;  // tokens of each of its ranks
-
-  // Rank i of `comm` is rank `first` + i of the layout.
-  HeadGroup(Communicator& comm, const Layout& layout, int first);
+  Layout layout;  // of its ranks
 };
 
 struct Travelling {

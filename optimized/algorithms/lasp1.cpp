@@ -152,23 +152,17 @@ Gradients backward(Context& ctx, const Shards& in, const Forward& saved, const T
 template <Schedule kSchedule>
 Cost cost(const Problem& problem, const Layout& layout, const World& world, int rank) {
   const std::int64_t n = layout.count(rank);
-  const LinearBytes b(problem, n);
+  const std::int64_t state = state_bytes(problem);
   const LinearFlops f = linear_flops_of(problem, n);
   const std::int64_t F = features_of(*problem.module, problem.shape.D);
   const std::int64_t pieces = pieces_of<kSchedule>(F, world.splits);
   const bool last = rank + 1 == world.size, first = rank == 0;
-  const std::int64_t sent = last ? 0 : b.state, sent_back = first ? 0 : b.state;
   Cost cost;
-  cost.forward = {sent, last ? 0 : pieces, f.forward, b.sums + b.state + sent + b.out};
-  cost.backward = {sent_back, first ? 0 : pieces, f.d_q + f.d_kv,
-                   b.d_sums + b.gradients + b.after + b.state + sent_back + b.results};
+  cost.forward = {last ? 0 : state, last ? 0 : pieces, f.forward};
+  cost.backward = {first ? 0 : state, first ? 0 : pieces, f.d_q + f.d_kv};
   if (kSchedule == Schedule::kReleased) return cost;
   cost.forward.flops += f.state + f.inter;
   cost.backward.flops += f.state + f.d_kv_inter;
-  // What leaves is let go before the results are made; the own state is not.
-  cost.forward.peak_bytes = b.sums + b.state + b.message + b.decay_column + std::max(sent, b.out);
-  cost.backward.peak_bytes =
-      b.d_sums + b.gradients + b.after + 2 * b.state + std::max(sent_back, b.results);
   return cost;
 }
 
@@ -177,17 +171,18 @@ Support supports(const Problem& problem, const World&) { return causal_linear(pr
 template <Schedule kSchedule>
 constexpr Algorithm describe(const char* id, const char* title, const char* paper,
                              const char* pattern) {
-  return {id,
-          title,
-          paper,
-          pattern,
-          Family::kLinear,
-          Sharding::kContiguous,
-          1,
-          supports,
-          cost<kSchedule>,
-          forward<kSchedule>,
-          backward<kSchedule>};
+  return {
+      .id = id,
+      .title = title,
+      .paper = paper,
+      .pattern = pattern,
+      .family = Family::kLinear,
+      .sharding = Sharding::kContiguous,
+      .supports = supports,
+      .cost = cost<kSchedule>,
+      .forward = forward<kSchedule>,
+      .backward = backward<kSchedule>,
+  };
 }
 
 }  // namespace

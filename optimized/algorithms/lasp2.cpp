@@ -157,25 +157,16 @@ Gradients backward(Context& ctx, const Shards& in, const Forward& saved, const T
 }
 
 Cost cost(const Problem& problem, const Layout& layout, const World& world, int rank) {
-  const std::int64_t P = world.size, n = layout.count(rank);
-  const LinearBytes b(problem, n);
-  const LinearFlops f = linear_flops_of(problem, n);
+  const std::int64_t P = world.size;
+  const LinearFlops f = linear_flops_of(problem, layout.count(rank));
   const std::int64_t splits =
       std::min<std::int64_t>(world.splits, features_of(*problem.module, problem.shape.D));
   const bool causal = problem.mask.causal;
-  Cost cost;
-  cost.forward = {(P - 1) * b.message, splits * (P - 1),
-                  f.state + f.inter + (causal ? f.forward : 0), 0};
-  cost.backward = {(P - 1) * b.state, splits * (P - 1),
-                   f.state + f.d_kv_inter + (causal ? f.d_q + f.d_kv : f.inter), 0};
-  const std::int64_t kept = b.state + P * b.decay_column;  // beyond the gather
-  const WindowCost window(problem, layout, rank);
-  cost.forward.peak_bytes = b.sums + kept + window.held +
-                            std::max((P + 1) * b.message, window.present ? window.finish : b.out);
-  cost.backward.peak_bytes =
-      b.d_sums + b.gradients + b.after +
-      std::max({(P + 1) * b.state + std::max(b.state, window.backward), b.state + b.results});
-  window.add_to(cost);
+  Cost cost = window_cost(problem, layout, rank);
+  cost.forward += {(P - 1) * message_bytes(problem), splits * (P - 1),
+                   f.state + f.inter + (causal ? f.forward : 0)};
+  cost.backward += {(P - 1) * state_bytes(problem), splits * (P - 1),
+                    f.state + f.d_kv_inter + (causal ? f.d_q + f.d_kv : f.inter)};
   return cost;
 }
 
@@ -194,16 +185,17 @@ Support supports(const Problem& problem, const World&) {
 
 }  // namespace
 
-const Algorithm kLasp2{"lasp2",
-                       "LASP-2",
-                       "Sun et al. 2025, arXiv:2502.07563",
-                       "all-gather of states",
-                       Family::kLinear,
-                       Sharding::kContiguous,
-                       1,
-                       supports,
-                       cost,
-                       forward,
-                       backward};
+const Algorithm kLasp2{
+    .id = "lasp2",
+    .title = "LASP-2",
+    .paper = "Sun et al. 2025, arXiv:2502.07563",
+    .pattern = "all-gather of states",
+    .family = Family::kLinear,
+    .sharding = Sharding::kContiguous,
+    .supports = supports,
+    .cost = cost,
+    .forward = forward,
+    .backward = backward,
+};
 
 }  // namespace sp

@@ -88,34 +88,14 @@ Gradients backward(Context& ctx, const Shards& in, const Forward& forward, const
   return result;
 }
 
-void add(PassCost& sum, const PassCost& layer) {
-  sum.bytes_sent += layer.bytes_sent;
-  sum.messages_sent += layer.messages_sent;
-  sum.flops += layer.flops;
-}
-
 Cost cost(const Problem& problem, const Layout& layout, const World& world, int rank) {
-  const TokenBytes token(problem);
-  const std::int64_t n = layout.count(rank), layers = problem.layer_count();
-  const std::int64_t heads = n * token.kv();  // the copies of one layer
   Cost sum;
-  std::int64_t kept = 0;
-  for (std::int64_t layer = 0; layer < layers; ++layer) {
+  for (std::int64_t layer = 0; layer < problem.layer_count(); ++layer) {
     const Problem one = layer_of(problem, layer);
     const Cost cost = kind_of(one).cost(one, layout, world, rank);
-    add(sum.forward, cost.forward);
-    add(sum.backward, cost.backward);
-    sum.forward.peak_bytes =
-        std::max(sum.forward.peak_bytes, kept + heads + cost.forward.peak_bytes);
-    kept += n * token.out + (one.module ? LinearBytes(one, n).state : n * token.lse);
-    const std::int64_t d_queries = layer + 1 == layers ? 0 : n * token.q;
-    sum.backward.peak_bytes =
-        std::max(sum.backward.peak_bytes, d_queries + heads + cost.backward.peak_bytes);
+    sum.forward += cost.forward;
+    sum.backward += cost.backward;
   }
-  sum.backward.peak_bytes += layers * heads;
-  if (decay_of(*problem.module) != Decay::kNone)
-    sum.backward.peak_bytes +=
-        problem.shape.H * static_cast<std::int64_t>(size_of(accumulator_of(problem.dtype)));
   return sum;
 }
 
@@ -126,16 +106,17 @@ Support supports(const Problem& problem, const World&) {
 
 }  // namespace
 
-const Algorithm kLasp2h{"lasp2h",
-                        "LASP-2H",
-                        "Sun et al. 2025, arXiv:2502.07563",
-                        "all-gather of states, or of K and V, layer by layer",
-                        Family::kHybrid,
-                        Sharding::kContiguous,
-                        1,
-                        supports,
-                        cost,
-                        forward,
-                        backward};
+const Algorithm kLasp2h{
+    .id = "lasp2h",
+    .title = "LASP-2H",
+    .paper = "Sun et al. 2025, arXiv:2502.07563",
+    .pattern = "all-gather of states, or of K and V, layer by layer",
+    .family = Family::kHybrid,
+    .sharding = Sharding::kContiguous,
+    .supports = supports,
+    .cost = cost,
+    .forward = forward,
+    .backward = backward,
+};
 
 }  // namespace sp

@@ -114,25 +114,15 @@ Gradients LinearChunk::finish(const LinearGradients& g, const Tensor& after,
   return result;
 }
 
-LinearBytes::LinearBytes(const Problem& problem, std::int64_t n) {
+std::int64_t state_bytes(const Problem& problem) {
   const LinearShape s = linear_shape(problem.shape, *problem.module);
-  const TokenBytes token(problem);
-  const auto a = static_cast<std::int64_t>(size_of(accumulator_of(problem.dtype)));
-  const Decay decay = decay_of(*problem.module);
-  const bool normalised = is_normalised(*problem.module);
-  decay_column = decay == Decay::kPerChannel ? s.F * s.B * s.SH * a : 0;
-  state = s.F * s.B * s.SH * s.W * a;
-  message = state + decay_column;
-  sums = n * s.B * s.H * s.W * a;
-  out = normalised ? n * token.out : n * storage_bytes(problem, token.out);
-  d_sums = normalised ? sums : 0;
-  gradients = n * (token.acc_q + token.acc_kv());
-  results = n * storage_bytes(problem, token.q + token.kv());
-  after = decay == Decay::kNone ? 0 : state;
-  if (decay != Decay::kNone)
-    gradients += n * s.B * s.H * (decay == Decay::kPerChannel ? s.D : 1) * a;
-  if (decay == Decay::kPerHead) results += s.H * a;
-  if (problem.module == Module::kRebased) gradients += 2 * s.D * a;
+  return s.F * s.B * s.SH * s.W * static_cast<std::int64_t>(size_of(accumulator_of(problem.dtype)));
+}
+
+std::int64_t message_bytes(const Problem& problem) {
+  const bool column = decay_of(*problem.module) == Decay::kPerChannel;
+  return state_bytes(problem) +
+         (column ? state_bytes(problem) / linear_shape(problem.shape, *problem.module).W : 0);
 }
 
 LinearFlops linear_flops_of(const Problem& problem, std::int64_t n) {

@@ -54,16 +54,9 @@ class LinearChunk {
   DType accumulator_;
 };
 
-// Bytes of the same tensors, for cost().
-struct LinearBytes {
-  LinearBytes(const Problem& problem, std::int64_t n);
-  std::int64_t state, message, decay_column;
-  std::int64_t sums, out;  // out: 0 where sums are returned as they are
-  std::int64_t d_sums;     // 0 without a normaliser
-  std::int64_t gradients;  // accumulators
-  std::int64_t results;    // what finish() allocates
-  std::int64_t after;      // state that serves the decays; 0 without
-};
+// For cost(): bytes of a state, and of a state as it travels, with its decay.
+std::int64_t state_bytes(const Problem& problem);
+std::int64_t message_bytes(const Problem& problem);
 LinearFlops linear_flops_of(const Problem& problem, std::int64_t n);
 
 // Refuses what no algorithm of linear attention serves.

@@ -116,40 +116,28 @@ Cost cost(const Problem& problem, const Layout& layout, const World& world, int 
   const std::int64_t pairs = visible_pairs(band_of(problem), all, all) * heads;
   Problem one_head = problem;
   one_head.shape.H = one_head.shape.G = 1;
-  const std::int64_t acc_qkv = token.acc_q + token.acc_kv();
-  const std::int64_t decay =
-      decay_of(*problem.module) == Decay::kNone
-          ? 0
-          : H * static_cast<std::int64_t>(size_of(accumulator_of(problem.dtype)));
-  // One scattered sum after the other is cast to storage and let go.
-  const std::int64_t casts = storage_bytes(problem, 1);
-  const std::int64_t scattered =
-      casts == 0 ? acc_qkv
-                 : std::max({token.acc_q + token.q, token.q + token.acc_k + token.k,
-                             token.q + token.k + token.acc_v + token.v});
-  return {{(P - 1) * n * (token.q + token.kv()) + (N - n) * token.acc_out, 4 * (P - 1),
-           forward_flops(one_head, pairs),
-           N * (token.q + token.kv() + token.acc_out) +
-               n * (token.acc_out + storage_bytes(problem, token.out))},
-          {(P - 1) * n * (token.q + token.kv() + token.out) + (N - n) * acc_qkv, 7 * (P - 1),
-           backward_flops(one_head, pairs),
-           N * (token.q + token.kv() + token.out + acc_qkv) + decay + n * scattered}};
+  return {
+      {(P - 1) * n * (token.q + token.kv()) + (N - n) * token.acc_out, 4 * (P - 1),
+       forward_flops(one_head, pairs)},
+      {(P - 1) * n * (token.q + token.kv() + token.out) + (N - n) * (token.acc_q + token.acc_kv()),
+       7 * (P - 1), backward_flops(one_head, pairs)}};
 }
 
 Support supports(const Problem& problem, const World&) { return constant_decay_only(problem); }
 
 }  // namespace
 
-const Algorithm kMegatronSpLinear{"megatron_sp_linear",
-                                  "Megatron sequence parallelism for linear attention",
-                                  "Korthikanti et al. 2022, arXiv:2205.05198",
-                                  "all-gather of Q, K, V; reduce-scatter of outputs",
-                                  Family::kLinear,
-                                  Sharding::kContiguous,
-                                  1,
-                                  supports,
-                                  cost,
-                                  forward,
-                                  backward};
+const Algorithm kMegatronSpLinear{
+    .id = "megatron_sp_linear",
+    .title = "Megatron sequence parallelism for linear attention",
+    .paper = "Korthikanti et al. 2022, arXiv:2205.05198",
+    .pattern = "all-gather of Q, K, V; reduce-scatter of outputs",
+    .family = Family::kLinear,
+    .sharding = Sharding::kContiguous,
+    .supports = supports,
+    .cost = cost,
+    .forward = forward,
+    .backward = backward,
+};
 
 }  // namespace sp

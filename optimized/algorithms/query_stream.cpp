@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "optimized/algorithms/blocks.hpp"
-
 namespace sp {
 namespace {
 
@@ -18,25 +16,22 @@ std::int64_t rooms(const Layout& layout) { return std::min(layout.ranks() - 1, 2
 
 }  // namespace
 
-QueryStream::QueryStream(Context& ctx, const Shards& in, Fields fields, Bundle own)
-    : ctx_(ctx), layout_(in.layout), fields_(std::move(fields)), held_(std::move(own)) {
-  for (int buffer = 0; buffer < rooms(layout_); ++buffer) {
-    buffers_[static_cast<std::size_t>(buffer)] =
-        allocate_bundle(ctx, fields_, in.problem.shape.B, largest_shard(layout_));
-  }
+QueryStream::QueryStream(Context& ctx, const Shards& in, Queries own)
+    : ctx_(ctx), layout_(in.layout), held_(std::move(own)) {
+  for (int buffer = 0; buffer < rooms(layout_); ++buffer)
+    buffers_[static_cast<std::size_t>(buffer)] = allocate_block(ctx, held_, largest_shard(layout_));
 }
 
 int QueryStream::owner(int step) const { return at(ctx_.comm, -step); }
 
 void QueryStream::post(int step) {
   if (step + 1 == ctx_.comm.size()) return;
-  next_ = buffers_[static_cast<std::size_t>(step % 2)].rows(0, layout_.count(owner(step + 1)));
+  const Tokens tokens = layout_.tokens(owner(step + 1));
+  next_ = first_rows(buffers_[static_cast<std::size_t>(step % 2)], tokens.count());
+  next_.tokens = tokens;
   std::vector<Message> sends, receives;
-  for (std::size_t i = 0; i < fields_.size(); ++i) {
-    const Label label{fields_[i].name, step};
-    sends.push_back({at(ctx_.comm, 1), held_.tensors[i], label});
-    receives.push_back({at(ctx_.comm, -1), next_.tensors[i], label});
-  }
+  append_all(sends, at(ctx_.comm, 1), held_, step);
+  append_all(receives, at(ctx_.comm, -1), next_, step);
   pending_ = ctx_.comm.exchange(std::move(sends), std::move(receives));
 }
 
@@ -49,10 +44,6 @@ void QueryStream::advance(int step) {
 std::int64_t query_stream_bytes(const Layout& layout, int rank, std::int64_t row) {
   // Every block passes through except the one that ends here: that of the rank this one sends to.
   return (layout.size() - layout.count((rank + 1) % layout.ranks())) * row;
-}
-
-std::int64_t query_stream_memory(const Layout& layout, std::int64_t row) {
-  return rooms(layout) * largest_shard(layout) * row;
 }
 
 QueryGradientStream::QueryGradientStream(Context& ctx, const Shards& in, const QueryStream& queries)
@@ -87,10 +78,6 @@ void QueryGradientStream::pass(int step, const Tensor& share) {
 const Tensor& QueryGradientStream::home() {
   pending_.wait();
   return home_;
-}
-
-std::int64_t query_gradient_memory(const Layout& layout, std::int64_t row) {
-  return layout.ranks() == 1 ? 0 : (rooms(layout) + 1) * largest_shard(layout) * row;
 }
 
 }  // namespace sp

@@ -8,30 +8,28 @@
 
 #include <array>
 
-#include "optimized/algorithms/bundle.hpp"
+#include "optimized/algorithms/attention_pass.hpp"
 
 namespace sp {
 
 // The queries of one rank after the other, with what belongs to them.
 class QueryStream {
  public:
-  QueryStream(Context& ctx, const Shards& in, Fields fields, Bundle own);
+  QueryStream(Context& ctx, const Shards& in, Queries own);
   int owner(int step) const;  // whose queries are held at a step
-  const Bundle& held() const { return held_; }
+  const Queries& held() const { return held_; }
   void post(int step);  // passes `held` on and receives the queries of the next step
   void advance(int step);
 
  private:
   Context& ctx_;
   const Layout& layout_;
-  Fields fields_;
-  Bundle held_, next_;
-  std::array<Bundle, 2> buffers_;
+  Queries held_, next_;
+  std::array<Queries, 2> buffers_;
   Pending pending_;
 };
-// What a stream of bundles of `row` bytes sends from `rank`, and the bytes of its buffers.
+// What a stream of rows of `row` bytes sends from `rank`.
 std::int64_t query_stream_bytes(const Layout& layout, int rank, std::int64_t row);
-std::int64_t query_stream_memory(const Layout& layout, std::int64_t row);
 
 // The sum over ranks of the gradients of queries, in the accumulator type. The owner keeps its own
 // share, the next rank begins the sum: P - 1 hops bring it home. The send of step s hides behind
@@ -51,6 +49,5 @@ class QueryGradientStream {
   Tensor incoming_, home_;
   Pending pending_;
 };
-std::int64_t query_gradient_memory(const Layout& layout, std::int64_t row);
 
 }  // namespace sp

@@ -14,77 +14,74 @@ Rows Route::carried(int owner, int step) const {
   return rows;
 }
 
-SweepBuffers allocate_buffers(Context& ctx, const Cargo& cargo, std::int64_t batch, int places,
-                              std::int64_t most, std::int64_t own) {
+SweepBuffers allocate_buffers(Context& ctx, const AttentionPass& pass, int places,
+                              std::int64_t most) {
   SweepBuffers buffers;
   if (places == 1) return buffers;
   for (std::size_t i = 0; i < 2; ++i) {
-    buffers.queries[i] = allocate_bundle(ctx, cargo.queries, batch, most);
-    buffers.results[i] = allocate_bundle(ctx, cargo.results, batch, most);
+    buffers.queries[i] = allocate_block(ctx, pass.queries(), most);
+    buffers.results[i] = pass.allocate_results(most);
   }
-  buffers.returned = allocate_bundle(ctx, cargo.results, batch, own);
+  buffers.returned = pass.allocate_results(pass.queries().tokens.count());
   return buffers;
 }
 
-std::int64_t buffer_bytes(const Cargo& cargo, std::int64_t batch, int places, std::int64_t most,
-                          std::int64_t own) {
-  if (places == 1) return 0;
-  const std::int64_t results = row_bytes(cargo.results, batch);
-  return 2 * most * (row_bytes(cargo.queries, batch) + results) + own * results;
-}
-
-void sweep(Communicator& forth, Communicator& back, const Route& route, const Cargo& cargo,
-           const Bundle& own, const SweepBuffers& buffers, const std::function<void()>& compute_own,
-           const SweepCompute& compute, const SweepMerge& merge) {
+void sweep(Communicator& forth, Communicator& back, const Route& route, AttentionPass& pass,
+           const Keys& keys, const SweepBuffers& buffers) {
   const int places = forth.size(), place = forth.rank();
   const auto at = [&](int offset) { return (place + offset + places) % places; };
-  Bundle held = own;
-  Rows held_rows{0, own.tensors.front().extent(0)};
-  Bundle result;  // of the step before, on its way home
+  Queries held = pass.queries();
+  Rows held_rows{0, held.tokens.count()};
+  Results result;  // of the step before, on its way home
 
+  const auto part_of_held = [&](Rows rows) {
+    const std::int64_t shift = rows.empty() ? rows.begin : held_rows.begin;
+    return held.rows({rows.begin - shift, rows.end - shift});
+  };
   // Sends what step `step` computed to its owner; receives another rank's result for the own
   // queries.
+  struct Return {
+    Pending pending;
+    Rows rows;
+    Results arriving;
+  };
   const auto post_return = [&](int step) {
     const Rows mine = route.needed(place, step);
-    const Bundle arriving = buffers.returned.rows(0, mine.count());
+    Return returning{{}, mine, first_rows(buffers.returned, mine.count())};
     std::vector<Message> sends, receives;
-    append(sends, at(step), cargo.results, result, step);
-    append(receives, at(-step), cargo.results, arriving, step);
-    return std::tuple{back.exchange(std::move(sends), std::move(receives)), mine, arriving};
+    append(sends, at(step), result, step);
+    append(receives, at(-step), returning.arriving, step);
+    returning.pending = back.exchange(std::move(sends), std::move(receives));
+    return returning;
   };
-  const auto finish_return = [&](auto& posted) {
-    auto& [pending, mine, arriving] = posted;
-    pending.wait();
-    if (!mine.empty()) merge(mine, arriving);
+  const auto finish_return = [&](Return& returning) {
+    returning.pending.wait();
+    if (!returning.rows.empty()) pass.merge(returning.rows, returning.arriving);
   };
 
   for (int step = 0; step < places; ++step) {
-    const int owner = route.owner(place, step);
+    const int owner = route.owner(place, step), next_owner = route.owner(place, step + 1);
     Pending queries_pending;
-    Bundle next;
+    Queries next;
     Rows next_rows;
     if (step + 1 < places) {
-      const Rows onward = route.carried(owner, step + 1);
-      next_rows = route.carried(route.owner(place, step + 1), step + 1);
-      next = buffers.queries[static_cast<std::size_t>(step % 2)].rows(0, next_rows.count());
+      next_rows = route.carried(next_owner, step + 1);
+      next = first_rows(buffers.queries[static_cast<std::size_t>(step % 2)], next_rows.count());
+      next.tokens = route.queries(next_owner).slice(next_rows.begin, next_rows.end);
       std::vector<Message> sends, receives;
-      const std::int64_t shift = onward.empty() ? onward.begin : held_rows.begin;
-      append(sends, at(-1), cargo.queries, held.rows(onward.begin - shift, onward.end - shift),
-             step);
-      append(receives, at(1), cargo.queries, next, step);
+      append(sends, at(-1), part_of_held(route.carried(owner, step + 1)), step);
+      append(receives, at(1), next, step);
       queries_pending = forth.exchange(std::move(sends), std::move(receives));
     }
-    std::tuple<Pending, Rows, Bundle> returning;
+    Return returning;
     if (step >= 2) returning = post_return(step - 1);
-    Bundle computed;
+    Results computed;
     if (step == 0) {
-      compute_own();
+      pass.attend(keys);
     } else {
       const Rows rows = route.needed(owner, step);
-      computed = buffers.results[static_cast<std::size_t>(step % 2)].rows(0, rows.count());
-      const std::int64_t shift = rows.empty() ? rows.begin : held_rows.begin;
-      if (!rows.empty())
-        compute(owner, rows, held.rows(rows.begin - shift, rows.end - shift), computed);
+      computed = first_rows(buffers.results[static_cast<std::size_t>(step % 2)], rows.count());
+      if (!rows.empty()) pass.serve(part_of_held(rows), keys, computed);
     }
     queries_pending.wait();
     if (step >= 2) finish_return(returning);
@@ -93,21 +90,18 @@ void sweep(Communicator& forth, Communicator& back, const Route& route, const Ca
     held_rows = next_rows;
   }
   if (places > 1) {
-    auto last = post_return(places - 1);
+    Return last = post_return(places - 1);
     finish_return(last);
   }
 }
 
-Traffic sweep_traffic(const Route& route, const Cargo& cargo, std::int64_t batch, int place) {
+Traffic sweep_traffic(const Route& route, const Cargo& cargo, int place) {
   Traffic traffic;
-  const auto count = [&](Rows rows, const Fields& fields) {
-    if (rows.empty()) return;
-    traffic += {rows.count() * row_bytes(fields, batch), static_cast<std::int64_t>(fields.size())};
-  };
   for (int step = 0; step < route.places(); ++step) {
     const int owner = route.owner(place, step);
-    if (step + 1 < route.places()) count(route.carried(owner, step + 1), cargo.queries);
-    if (step > 0) count(route.needed(owner, step), cargo.results);
+    if (step + 1 < route.places())
+      traffic += cargo.queries.of(route.carried(owner, step + 1).count());
+    if (step > 0) traffic += cargo.results.of(route.needed(owner, step).count());
   }
   return traffic;
 }

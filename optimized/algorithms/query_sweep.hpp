@@ -9,54 +9,44 @@
 #pragma once
 
 #include <array>
-#include <functional>
-#include <vector>
 
-#include "optimized/algorithms/bundle.hpp"
+#include "optimized/algorithms/attention_pass.hpp"
 
 namespace sp {
 
 // Which rows of whose queries are needed where, from positions alone: every rank derives the same.
 class Route {
  public:
-  Route(const Band& band, std::vector<Tokens> queries, std::vector<Tokens> keys)
+  Route(const Band& band, Layout queries, Layout keys)
       : band_(band), queries_(std::move(queries)), keys_(std::move(keys)) {}
 
-  int places() const { return static_cast<int>(queries_.size()); }
+  int places() const { return queries_.ranks(); }
   int owner(int place, int step) const { return (place + step) % places(); }
-  const Tokens& queries(int owner) const { return queries_[static_cast<std::size_t>(owner)]; }
-  const Tokens& keys(int place) const { return keys_[static_cast<std::size_t>(place)]; }
+  Tokens queries(int owner) const { return queries_.tokens(owner); }
+  Tokens keys(int place) const { return keys_.tokens(place); }
   Rows needed(int owner, int step) const;   // of the owner's rows, at its stop of this step
   Rows carried(int owner, int step) const;  // needed at this stop or a later one
 
  private:
   Band band_;
-  std::vector<Tokens> queries_, keys_;
+  Layout queries_, keys_;
 };
 
 struct SweepBuffers {
-  std::array<Bundle, 2> queries;  // arriving queries
-  std::array<Bundle, 2> results;  // computed here: one being filled, one on its way home
-  Bundle returned;                // results for the own queries
+  std::array<Queries, 2> queries;  // arriving queries
+  std::array<Results, 2> results;  // computed here: one being filled, one on its way home
+  Results returned;                // results for the own queries
 };
-// Room for `most` rows of anybody's queries and `own` rows of this rank's; none for a single place.
-SweepBuffers allocate_buffers(Context& ctx, const Cargo& cargo, std::int64_t batch, int places,
-                              std::int64_t most, std::int64_t own);
-std::int64_t buffer_bytes(const Cargo& cargo, std::int64_t batch, int places, std::int64_t most,
-                          std::int64_t own);
+// Room for `most` rows of anybody's queries and those of this rank; none for a single place.
+SweepBuffers allocate_buffers(Context& ctx, const AttentionPass& pass, int places,
+                              std::int64_t most);
 
-// compute(owner, rows of the owner, those rows of the bundle, their result), for remote owners
-using SweepCompute =
-    std::function<void(int owner, Rows rows, const Bundle& queries, const Bundle& result)>;
-// merge(rows of the own queries, result for them)
-using SweepMerge = std::function<void(Rows rows, const Bundle& result)>;
-
-// `compute_own` runs at step 0, on the own queries. Queries travel on `forth`, results on `back`.
-void sweep(Communicator& forth, Communicator& back, const Route& route, const Cargo& cargo,
-           const Bundle& own, const SweepBuffers& buffers, const std::function<void()>& compute_own,
-           const SweepCompute& compute, const SweepMerge& merge);
+// The queries of all places meet `keys`, the own ones first. Queries travel on `forth`, results on
+// `back`.
+void sweep(Communicator& forth, Communicator& back, const Route& route, AttentionPass& pass,
+           const Keys& keys, const SweepBuffers& buffers);
 
 // What sweep sends from `place`.
-Traffic sweep_traffic(const Route& route, const Cargo& cargo, std::int64_t batch, int place);
+Traffic sweep_traffic(const Route& route, const Cargo& cargo, int place);
 
 }  // namespace sp

@@ -9,6 +9,7 @@
 #include "optimized/algorithms/lasp2.hpp"
 #include "optimized/algorithms/lasp2h.hpp"
 #include "optimized/algorithms/megatron_sp_linear.hpp"
+#include "optimized/algorithms/mesh_attention.hpp"
 #include "optimized/algorithms/pass_q.hpp"
 #include "optimized/algorithms/ring_attention.hpp"
 #include "optimized/algorithms/ring_linear.hpp"
@@ -40,6 +41,7 @@ constexpr const Algorithm* kAlgorithms[] = {
     &kPassQ,
     &kBurst,
     &kDistFlash,
+    &kMeshAttention,
     &kLasp2,
     &kLasp1,
     &kLasp1Released,

@@ -23,7 +23,6 @@
 
 #include <algorithm>
 
-#include "optimized/algorithms/blocks.hpp"
 #include "optimized/algorithms/ring_streams.hpp"
 
 namespace sp {
@@ -34,93 +33,50 @@ enum class Style : std::uint8_t { kOneWay, kBidirectional, kTwoChannel };
 constexpr int lanes_of(Style style) { return style == Style::kBidirectional ? 2 : 1; }
 
 // A communicator runs its operations one after the other: what is to move at once needs a second.
-std::vector<KeyStream> key_streams(Context& ctx, const Shards& in, Style style) {
-  Communicator& second = style == Style::kOneWay ? ctx.comm : ctx.comm.group("ring second", 0);
+std::vector<KeyRing<KeyStream>> rings_of(Context& ctx, const Shards& in, Style style,
+                                         bool backward) {
+  Communicator& second = style == Style::kOneWay ? ctx.comm : ctx.comm.channel("ring second");
   std::vector<KeyStream> streams;
   for (int lane = 0; lane < lanes_of(style); ++lane) {
     Communicator& keys = lane == 0 ? ctx.comm : second;
     Communicator& values = style == Style::kTwoChannel ? second : keys;
     streams.emplace_back(ctx, in, Ring{keys, values, lane == 0 ? 1 : -1, lane, lanes_of(style)});
   }
-  return streams;
+  std::vector<KeyRing<KeyStream>> rings;
+  for (KeyStream& stream : streams) rings.emplace_back(ctx, in, std::move(stream), backward);
+  return rings;
 }
 
 template <Style kStyle>
 Forward forward(Context& ctx, const Shards& in) {
-  const Tokens queries = in.layout.tokens(ctx.comm.rank());
-  Partial acc = empty_partial(ctx, in);
-  const Partial part = allocate_partial(ctx, in, queries.count(), acc.out.dtype());
-  std::vector<KeyStream> streams = key_streams(ctx, in, kStyle);
-  for (int step = 0; step < ctx.comm.size(); ++step) {
-    for (KeyStream& stream : streams) stream.post(step);
-    for (KeyStream& stream : streams) {
-      const Tokens keys = stream.lane().tokens(step);
-      if (!any_visible(in.mask.band, queries, keys)) continue;
-      ctx.kernels.attention(
-          {in.q, stream.held().k, stream.held().v, queries, keys, in.mask, in.problem.scale}, part);
-      ctx.kernels.merge(acc, part);
-    }
-    for (KeyStream& stream : streams) stream.advance(step);
-  }
-  return finish(ctx, in, acc);
-}
-
-Gradients collect(Context& ctx, const Shards& in, const Tensor& d_q,
-                  std::vector<KeyStream>& streams, std::vector<GradientStream>& sums) {
-  const DType dtype = in.problem.dtype;
-  Gradients gradients{to_storage(ctx, d_q, dtype, "d_q"), {}, {}, {}, {}};
-  if (streams.size() == 1) {
-    gradients.d_k = to_storage(ctx, sums[0].home().k, dtype, "d_k");
-    gradients.d_v = to_storage(ctx, sums[0].home().v, dtype, "d_v");
-    return gradients;
-  }
-  gradients.d_k = allocate_like(ctx, in.k, dtype, in.k.extent(0), "d_k");
-  gradients.d_v = allocate_like(ctx, in.v, dtype, in.v.extent(0), "d_v");
-  for (std::size_t lane = 0; lane < streams.size(); ++lane) {
-    streams[lane].lane().unpack({gradients.d_k, gradients.d_v}, sums[lane].home());
-  }
-  return gradients;
+  AttentionPass pass(ctx, in);
+  auto rings = rings_of(ctx, in, kStyle, false);
+  go_round(pass, std::span(rings), ctx.comm.size());
+  return pass.finish();
 }
 
 template <Style kStyle>
 Gradients backward(Context& ctx, const Shards& in, const Forward& saved, const Tensor& d_out) {
-  const Tokens queries = in.layout.tokens(ctx.comm.rank());
-  const Tensor delta = delta_of(ctx, d_out, saved.out);
-  const Tensor d_q = zeros(ctx, delta.dtype(), in.q.shape(), "d_q");
-  std::vector<KeyStream> streams = key_streams(ctx, in, kStyle);
-  std::vector<GradientStream> sums;
-  for (const KeyStream& stream : streams) sums.emplace_back(ctx, in, stream.lane());
-  for (int step = 0; step < ctx.comm.size(); ++step) {
-    for (KeyStream& stream : streams) stream.post(step);
-    for (std::size_t lane = 0; lane < streams.size(); ++lane) {
-      const Tokens keys = streams[lane].lane().tokens(step);
-      const KeyValue& held = streams[lane].held();
-      const KeyValue block = sums[lane].fresh(step);
-      if (any_visible(in.mask.band, queries, keys)) {
-        ctx.kernels.attention_backward(
-            {in.q, held.k, held.v, queries, keys, in.mask, in.problem.scale}, d_out, saved.lse,
-            delta, {d_q, block.k, block.v});
-      }
-      sums[lane].pass(step, block);
-    }
-    for (KeyStream& stream : streams) stream.advance(step);
-  }
-  return collect(ctx, in, d_q, streams, sums);
+  AttentionPass pass(ctx, in, saved, d_out);
+  auto rings = rings_of(ctx, in, kStyle, true);
+  go_round(pass, std::span(rings), ctx.comm.size());
+  return pass.finish([&] {
+    if (rings.size() == 1) return rings[0].home();
+    const DType dtype = in.problem.dtype;
+    const KeyValue shard{allocate_like(ctx, in.k, dtype, in.k.extent(0), "d_k"),
+                         allocate_like(ctx, in.v, dtype, in.v.extent(0), "d_v")};
+    for (auto& ring : rings) ring.lane().unpack(shard, ring.home());
+    return shard;
+  });
 }
 
 template <Style kStyle>
 Cost cost(const Problem& problem, const Layout& layout, const World& world, int rank) {
   const TokenBytes token(problem);
-  const std::int64_t n = layout.count(rank), P = world.size;
-  const std::int64_t pairs = pairs_of_queries(problem, layout, rank);
+  const std::int64_t P = world.size, pairs = pairs_of_queries(problem, layout, rank);
   constexpr int kLanes = lanes_of(kStyle);
   Cost cost;
-  std::int64_t packed = 0, buffers = 0, blocks = 0;  // tokens held: own, received, gradients
   for (int lane = 0; lane < kLanes; ++lane) {
-    const std::int64_t largest = largest_lane(layout, lane, kLanes);
-    if (kLanes > 1) packed += largest;
-    buffers += largest * std::min(P - 1, std::int64_t{2});
-    blocks += largest * (P == 1 ? 1 : 3);
     // Every block passes through except the one that ends here: that of the neighbour to whom this
     // rank sends.
     const int last = static_cast<int>((rank + (lane == 0 ? 1 : P - 1)) % P);
@@ -135,28 +91,24 @@ Cost cost(const Problem& problem, const Layout& layout, const World& world, int 
   cost.backward.messages_sent = kLanes * (2 * (P - 1) + (P == 1 ? 0 : 2 * P));
   cost.forward.flops = forward_flops(problem, pairs);
   cost.backward.flops = backward_flops(problem, pairs);
-  // The packed own block is let go once the next one is held: results meet it only if P = 1.
-  const std::int64_t own = packed * token.kv(), late = P == 1 ? own : 0;
-  const std::int64_t out = n * storage_bytes(problem, token.out);
-  const std::int64_t results =
-      n * (storage_bytes(problem, token.q) +
-           (kLanes == 1 ? storage_bytes(problem, token.kv()) : token.kv()));
-  cost.forward.peak_bytes =
-      n * 2 * (token.acc_out + token.lse) + buffers * token.kv() + std::max(own, late + out);
-  cost.backward.peak_bytes = n * (token.lse + token.acc_q) + buffers * token.kv() +
-                             blocks * token.acc_kv() + std::max(own, late + results);
   return cost;
 }
-
-Support supports(const Problem& problem, const World&) { return softmax_only(problem); }
 
 constexpr const char* kRingPaper = "Liu, Zaharia, Abbeel 2023, arXiv:2310.01889";
 
 template <Style kStyle>
 constexpr Algorithm describe(const char* id, const char* title, const char* paper,
                              const char* pattern, Sharding sharding) {
-  return {id, title,    paper,        pattern,         Family::kSoftmax, sharding,
-          1,  supports, cost<kStyle>, forward<kStyle>, backward<kStyle>};
+  return {
+      .id = id,
+      .title = title,
+      .paper = paper,
+      .pattern = pattern,
+      .sharding = sharding,
+      .cost = cost<kStyle>,
+      .forward = forward<kStyle>,
+      .backward = backward<kStyle>,
+  };
 }
 
 }  // namespace

@@ -73,40 +73,31 @@ Gradients backward(Context& ctx, const Shards& in, const Forward&, const Tensor&
   return gradients;
 }
 
-Cost cost(const Problem& problem, const Layout& layout, const World& world, int rank) {
-  const TokenBytes token(problem);
-  const std::int64_t n = layout.count(rank), P = world.size, N = layout.size();
+Cost cost(const Problem& problem, const Layout& layout, const World&, int rank) {
   const std::int64_t pairs = pairs_of_queries(problem, layout, rank);
-  const std::int64_t most = largest_shard(layout);
-  const std::int64_t buffers = most * std::min(P - 1, std::int64_t{2}) * token.kv();
-  const int next = static_cast<int>((rank + 1) % P);
-  const std::int64_t passed = P == 1 ? 0 : (N - layout.count(next)) * token.kv();
-  const std::int64_t returned = P == 1 ? 0 : N * token.acc_kv();
-  const std::int64_t decay =
-      decay_of(*problem.module) == Decay::kNone
-          ? 0
-          : problem.shape.H * static_cast<std::int64_t>(size_of(accumulator_of(problem.dtype)));
-  return {{passed, 2 * (P - 1), forward_flops(problem, pairs),
-           n * (token.acc_out + storage_bytes(problem, token.out)) + buffers},
-          {passed + returned, 2 * (P - 1) + (P == 1 ? 0 : 2 * P), backward_flops(problem, pairs),
-           n * (token.acc_q + storage_bytes(problem, token.q + token.kv())) + buffers +
-               most * (P == 1 ? 1 : 3) * token.acc_kv() + decay}};
+  const Cargo cargo = cargo_of(problem, true);
+  const Traffic keys = key_traffic(layout, rank, cargo.keys);
+  Traffic back = keys;
+  back += key_gradient_traffic(layout, cargo.key_gradients);
+  return {{keys.bytes_sent, keys.messages_sent, forward_flops(problem, pairs)},
+          {back.bytes_sent, back.messages_sent, backward_flops(problem, pairs)}};
 }
 
 Support supports(const Problem& problem, const World&) { return constant_decay_only(problem); }
 
 }  // namespace
 
-const Algorithm kRingLinear{"ring_linear",
-                            "Ring Attention for linear attention",
-                            "Sun et al. 2025, arXiv:2502.07563, section 4.1",
-                            "K, V around the ring, left product",
-                            Family::kLinear,
-                            Sharding::kContiguous,
-                            1,
-                            supports,
-                            cost,
-                            forward,
-                            backward};
+const Algorithm kRingLinear{
+    .id = "ring_linear",
+    .title = "Ring Attention for linear attention",
+    .paper = "Sun et al. 2025, arXiv:2502.07563, section 4.1",
+    .pattern = "K, V around the ring, left product",
+    .family = Family::kLinear,
+    .sharding = Sharding::kContiguous,
+    .supports = supports,
+    .cost = cost,
+    .forward = forward,
+    .backward = backward,
+};
 
 }  // namespace sp

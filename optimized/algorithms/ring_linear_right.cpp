@@ -82,9 +82,8 @@ Gradients backward(Context& ctx, const Shards& in, const Forward& saved, const T
 
 Cost cost(const Problem& problem, const Layout& layout, const World& world, int rank) {
   const TokenBytes token(problem);
-  const std::int64_t P = world.size, N = layout.size(), n = layout.count(rank);
-  const LinearBytes b(problem, n);
-  const LinearFlops f = linear_flops_of(problem, n);
+  const std::int64_t P = world.size, N = layout.size();
+  const LinearFlops f = linear_flops_of(problem, layout.count(rank));
   Cost cost;
   cost.forward.flops = f.forward + f.inter;
   cost.backward.flops = f.d_q + f.d_kv + f.d_kv_inter;
@@ -95,13 +94,9 @@ Cost cost(const Problem& problem, const Layout& layout, const World& world, int 
   }
   // Every block passes through except the one that ends here: that of the rank it is sent to.
   const auto passed = [&](int last) { return P == 1 ? 0 : N - layout.count(last); };
-  const std::int64_t buffers = largest_shard(layout) * std::min(P - 1, std::int64_t{2});
   cost.forward.bytes_sent = passed(static_cast<int>((rank + P - 1) % P)) * token.kv();
   cost.backward.bytes_sent = passed(static_cast<int>((rank + 1) % P)) * (token.q + token.out);
   cost.forward.messages_sent = cost.backward.messages_sent = 2 * (P - 1);
-  cost.forward.peak_bytes = b.sums + 2 * b.state + buffers * token.kv() + b.out;
-  cost.backward.peak_bytes =
-      b.gradients + b.after + 2 * b.state + buffers * (token.q + token.out) + b.results;
   return cost;
 }
 
@@ -112,16 +107,17 @@ Support supports(const Problem& problem, const World&) {
 
 }  // namespace
 
-const Algorithm kRingLinearRight{"ring_linear_right",
-                                 "Ring with the right product",
-                                 "this project",
-                                 "K, V around the ring, right product",
-                                 Family::kLinear,
-                                 Sharding::kContiguous,
-                                 1,
-                                 supports,
-                                 cost,
-                                 forward,
-                                 backward};
+const Algorithm kRingLinearRight{
+    .id = "ring_linear_right",
+    .title = "Ring with the right product",
+    .paper = "this project",
+    .pattern = "K, V around the ring, right product",
+    .family = Family::kLinear,
+    .sharding = Sharding::kContiguous,
+    .supports = supports,
+    .cost = cost,
+    .forward = forward,
+    .backward = backward,
+};
 
 }  // namespace sp

@@ -41,12 +41,12 @@ std::int64_t largest_lane(const Layout& layout, int lane, int lanes) {
   return most;
 }
 
-// The place so many rings and so many places inside the ring further on.
-int Lane::at(int rings, int places_in_ring) const {
+// The rank so many rings and so many ranks inside the ring further on.
+int Lane::at(int rings, int ranks_in_ring) const {
   const auto wrapped = [](int value, int size) { return (value % size + size) % size; };
-  const int place = ring_.k_comm.rank(), size = inner();
-  return wrapped(place / size + rings, places() / size) * size +
-         wrapped(place % size + places_in_ring, size);
+  const int rank = ring_.k_comm.rank(), size = inner();
+  return wrapped(rank / size + rings, steps() / size) * size +
+         wrapped(rank % size + ranks_in_ring, size);
 }
 
 int Lane::origin(int step) const {
@@ -54,8 +54,7 @@ int Lane::origin(int step) const {
 }
 
 Tokens Lane::tokens(int step) const {
-  return lane_tokens(in_.layout, ring_.offset + origin(step) * ring_.stride, ring_.lane,
-                     ring_.lanes);
+  return lane_tokens(layout_, origin(step), ring_.lane, ring_.lanes);
 }
 
 KeyValue Lane::allocate(DType dtype, const char* k_name, const char* v_name) const {
@@ -68,7 +67,7 @@ KeyValue Lane::allocate(DType dtype, const char* k_name, const char* v_name) con
 template <class F>
 void Lane::for_each_run(F&& f) const {
   std::int64_t offset = 0;
-  for (const Rows shard : lane_rows(in_.layout.tokens(ctx_.comm.rank()), ring_.lane, ring_.lanes)) {
+  for (const Rows shard : lane_rows(layout_.tokens(ring_.k_comm.rank()), ring_.lane, ring_.lanes)) {
     f(Rows{offset, offset + shard.count()}, shard);
     offset += shard.count();
   }
@@ -104,37 +103,53 @@ std::array<Pending, 2> Lane::pass(const KeyValue& held, const KeyValue& next, La
           ring_.v_comm.exchange({{to, held.v, v}}, {{from, next.v, v}})};
 }
 
-KeyStream::KeyStream(Context& ctx, const Shards& in, const Ring& ring)
-    : lane_(ctx, in, ring), held_(lane_.own()) {
-  for (int buffer = 0; buffer < std::min(lane_.places() - 1, 2); ++buffer) {
+KeyStream::KeyStream(Context& ctx, const Shards& in, const Ring& ring, const Layout& layout)
+    : lane_(ctx, in, ring, layout), held_(lane_.own()) {
+  for (int buffer = 0; buffer < std::min(lane_.steps() - 1, 2); ++buffer) {
     buffers_[static_cast<std::size_t>(buffer)] = lane_.allocate(in.problem.dtype, "k", "v");
   }
 }
 
 void KeyStream::post(int step) {
-  if (step + 1 == lane_.places()) return;
+  if (step + 1 == lane_.steps()) return;
   next_ = buffers_[static_cast<std::size_t>(step % 2)].rows(lane_.tokens(step + 1).count());
   pending_ = lane_.pass(held_, next_, {"k", step}, {"v", step});
 }
 
 void KeyStream::advance(int step) {
-  if (step + 1 == lane_.places()) return;
+  if (step + 1 == lane_.steps()) return;
   wait(pending_);
   held_ = next_;
 }
 
-void KeyStream::restart(const KeyValue& own, int offset) {
+void KeyStream::restart(const KeyValue& own, const Layout& layout) {
   held_ = own;
-  lane_.set_offset(offset);
+  lane_.set_layout(layout);
+}
+
+Traffic key_traffic(const Layout& ring, int place, const Freight& keys) {
+  Traffic traffic;
+  for (int source = 0; source < ring.ranks(); ++source) {
+    if (source != (place + 1) % ring.ranks())
+      traffic += {ring.count(source) * keys.bytes, keys.messages};
+  }
+  return traffic;
+}
+
+Traffic key_gradient_traffic(const Layout& ring, const Freight& gradients) {
+  Traffic traffic;
+  for (int source = 0; ring.ranks() > 1 && source < ring.ranks(); ++source)
+    traffic += {ring.count(source) * gradients.bytes, gradients.messages};
+  return traffic;
 }
 
 GradientStream::GradientStream(Context& ctx, const Shards& in, const Lane& lane)
     : ctx_(ctx), lane_(lane) {
   const DType dtype = accumulator_of(in.problem.dtype);
-  for (int buffer = 0; buffer < std::min(lane_.places(), 2); ++buffer) {
+  for (int buffer = 0; buffer < std::min(lane_.steps(), 2); ++buffer) {
     blocks_[static_cast<std::size_t>(buffer)] = lane_.allocate(dtype, "d_k", "d_v");
   }
-  if (lane_.places() > 1) incoming_ = lane_.allocate(dtype, "d_k", "d_v");
+  if (lane_.steps() > 1) incoming_ = lane_.allocate(dtype, "d_k", "d_v");
 }
 
 KeyValue GradientStream::fresh(int step) {
@@ -146,14 +161,14 @@ KeyValue GradientStream::fresh(int step) {
 
 void GradientStream::pass(int step, const KeyValue& share) {
   home_ = share;
-  if (lane_.places() == 1) return;
+  if (lane_.steps() == 1) return;
   if (step > 0) {
     wait(pending_);
     const KeyValue sum = incoming_.rows(share.k.extent(0));
     ctx_.kernels.add(share.k, sum.k);
     ctx_.kernels.add(share.v, sum.v);
   }
-  home_ = incoming_.rows(lane_.tokens((step + 1) % lane_.places()).count());
+  home_ = incoming_.rows(lane_.tokens((step + 1) % lane_.steps()).count());
   pending_ = lane_.pass(share, home_, {"d_k", step}, {"d_v", step});
 }
 

@@ -165,41 +165,25 @@ Cost cost(const Problem& problem, const Layout& layout, const World& world, int 
     if (computes<kMasked>(band_of(problem), layout, rank, source))
       pairs += n * layout.count(source);
   }
-  const std::int64_t buffers = std::min(P - 1, std::int64_t{2}) * largest_shard(layout);
-  const std::int64_t rows = n * s.B * s.H * N * a;
-  Cost cost;
-  cost.forward = {
-      passed * token.kv(), 2 * (P - 1), pairs * s.B * s.H * (2 * s.D + 2 * s.E),
-      rows + n * token.lse +
-          std::max(buffers * token.k,
-                   n * token.acc_out +
-                       std::max(buffers * token.v, n * storage_bytes(problem, token.out)))};
   Traffic sums = all_reduce_traffic(N * s.B * s.G * s.E, a, rank, world.size);
   sums += all_reduce_traffic(N * s.B * s.G * s.D, a, rank, world.size);
-  const std::int64_t results = n * (storage_bytes(problem, token.q) + token.kv());
-  cost.backward = {passed * token.kv() + sums.bytes_sent, 2 * (P - 1) + sums.messages_sent,
-                   pairs * s.B * s.H * (4 * s.D + 4 * s.E),
-                   N * token.acc_v + rows +
-                       std::max(buffers * token.v, N * token.acc_k + n * token.acc_q +
-                                                       std::max(buffers * token.k, results))};
-  return cost;
+  const std::int64_t product = 2 * pairs * s.B * s.H * (s.D + s.E);
+  return {{passed * token.kv(), 2 * (P - 1), product},
+          {passed * token.kv() + sums.bytes_sent, 2 * (P - 1) + sums.messages_sent, 2 * product}};
 }
-
-Support supports(const Problem& problem, const World&) { return softmax_only(problem); }
 
 template <Masked kMasked>
 constexpr Algorithm describe(const char* id, const char* title) {
-  return {id,
-          title,
-          "Li et al. 2021, arXiv:2105.13120",
-          "K, then V around the ring; all-reduce of dK, dV",
-          Family::kSoftmax,
-          Sharding::kContiguous,
-          1,
-          supports,
-          cost<kMasked>,
-          forward<kMasked>,
-          backward<kMasked>};
+  return {
+      .id = id,
+      .title = title,
+      .paper = "Li et al. 2021, arXiv:2105.13120",
+      .pattern = "K, then V around the ring; all-reduce of dK, dV",
+      .sharding = Sharding::kContiguous,
+      .cost = cost<kMasked>,
+      .forward = forward<kMasked>,
+      .backward = backward<kMasked>,
+  };
 }
 
 }  // namespace

@@ -79,25 +79,15 @@ Gradients backward(Context& ctx, const Shards& in, const Forward& saved, const T
 }
 
 Cost cost(const Problem& problem, const Layout& layout, const World& world, int rank) {
-  const TokenBytes token(problem);
   const Shape& s = problem.shape;
   const std::int64_t n = layout.count(rank), K = problem.projected;
   const auto a = static_cast<std::int64_t>(size_of(accumulator_of(problem.dtype)));
-  const auto e = static_cast<std::int64_t>(size_of(problem.dtype));
   Traffic sums = all_reduce_traffic(K * s.B * s.G * s.D, a, rank, world.size);
   sums += all_reduce_traffic(K * s.B * s.G * s.E, a, rank, world.size);
   const std::int64_t project = 2 * n * s.B * s.G * (s.D + s.E) * K;
   const std::int64_t attend = 2 * n * K * s.B * s.H * (s.D + s.E);
-  const std::int64_t rows = n * s.B * s.H * K * a;
-  Cost cost;
-  cost.forward = {sums.bytes_sent, sums.messages_sent, project + attend,
-                  K * token.acc_kv() + rows +
-                      n * (token.lse + token.acc_out + storage_bytes(problem, token.out))};
-  const std::int64_t accumulated = n * (token.acc_q + token.acc_kv() + 2 * K * a);
-  cost.backward = {sums.bytes_sent, sums.messages_sent, 2 * project + 2 * attend,
-                   K * token.acc_kv() + rows + accumulated +
-                       storage_bytes(problem, n * (token.q + token.kv() + 2 * K * e))};
-  return cost;
+  return {{sums.bytes_sent, sums.messages_sent, project + attend},
+          {sums.bytes_sent, sums.messages_sent, 2 * project + 2 * attend}};
 }
 
 Support supports(const Problem& problem, const World&) {
@@ -107,16 +97,17 @@ Support supports(const Problem& problem, const World&) {
 
 }  // namespace
 
-const Algorithm kRsaLinformer{"rsa_linformer",
-                              "Ring Self-Attention with Linformer",
-                              "Li et al. 2021, arXiv:2105.13120",
-                              "all-reduce of projected K, V and of their gradients",
-                              Family::kProjectedSoftmax,
-                              Sharding::kContiguous,
-                              1,
-                              supports,
-                              cost,
-                              forward,
-                              backward};
+const Algorithm kRsaLinformer{
+    .id = "rsa_linformer",
+    .title = "Ring Self-Attention with Linformer",
+    .paper = "Li et al. 2021, arXiv:2105.13120",
+    .pattern = "all-reduce of projected K, V and of their gradients",
+    .family = Family::kProjectedSoftmax,
+    .sharding = Sharding::kContiguous,
+    .supports = supports,
+    .cost = cost,
+    .forward = forward,
+    .backward = backward,
+};
 
 }  // namespace sp

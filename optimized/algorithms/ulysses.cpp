@@ -25,7 +25,7 @@ namespace {
 
 Forward forward(Context& ctx, const Shards& in) {
   const Tokens all({{0, 1, in.layout.size()}});
-  const HeadGroup group(ctx.comm, in.layout, 0);
+  const HeadGroup group{ctx.comm, in.layout};
   const auto heads = to_heads(ctx, group, {{"q", in.q}, {"k", in.k}, {"v", in.v}});
   const Tensor &q = heads[0], &k = heads[1], &v = heads[2];
   const Partial result{
@@ -41,7 +41,7 @@ Forward forward(Context& ctx, const Shards& in) {
 Gradients backward(Context& ctx, const Shards& in, const Forward& saved, const Tensor& d_out) {
   const DType acc = accumulator_of(in.problem.dtype), dtype = in.problem.dtype;
   const Tokens all({{0, 1, in.layout.size()}});
-  const HeadGroup group(ctx.comm, in.layout, 0);
+  const HeadGroup group{ctx.comm, in.layout};
   const Tensor &q = saved.saved[0], &k = saved.saved[1], &v = saved.saved[2], &out = saved.saved[3];
   const auto d_out_heads = to_heads(ctx, group, {{"d_out", d_out}});
   const Tensor delta = delta_of(ctx, d_out_heads[0], out);
@@ -64,22 +64,14 @@ Cost cost(const Problem& problem, const Layout& layout, const World& world, int 
   const Tokens all({{0, 1, N}});
   const std::int64_t pairs = visible_pairs(band_of(problem), all, all);
   const std::int64_t inputs = token.q + token.kv();
-  const std::int64_t results = N * storage_bytes(problem, inputs) / P;
-  Cost cost;
-  cost.forward = {
-      n * inputs / P * (P - 1) + (N - n) * token.out / P, 4 * (P - 1),
-      attention_flops(pairs, s.B, s.H / P, s.D, s.E),
-      N * inputs / P + std::max(n * inputs, N * (token.out + token.lse) / P + 2 * n * token.out)};
-  cost.backward = {n * token.out / P * (P - 1) + (N - n) * inputs / P, 4 * (P - 1),
-                   attention_backward_flops(pairs, s.B, s.H / P, s.D, s.E),
-                   N * token.out / P +
-                       std::max(n * token.out, N * (token.lse + token.acc_q + token.acc_kv()) / P +
-                                                   results + 2 * n * inputs)};
-  return cost;
+  return {{n * inputs / P * (P - 1) + (N - n) * token.out / P, 4 * (P - 1),
+           attention_flops(pairs, s.B, s.H / P, s.D, s.E)},
+          {n * token.out / P * (P - 1) + (N - n) * inputs / P, 4 * (P - 1),
+           attention_backward_flops(pairs, s.B, s.H / P, s.D, s.E)}};
 }
 
 Support supports(const Problem& problem, const World& world) {
-  if (const Support softmax = softmax_only(problem); !softmax) return softmax;
+  if (const Support softmax = softmax_only(problem, world); !softmax) return softmax;
   const Shape& s = problem.shape;
   if (s.H % world.size == 0 && s.G % world.size == 0) return {};
   return tl::unexpected(Unsupported{fmt::format(
@@ -89,16 +81,16 @@ Support supports(const Problem& problem, const World& world) {
 
 }  // namespace
 
-const Algorithm kUlysses{"ulysses",
-                         "DeepSpeed-Ulysses",
-                         "Jacobs et al. 2023, arXiv:2309.14509",
-                         "all-to-all over heads of Q, K, V and out",
-                         Family::kSoftmax,
-                         Sharding::kContiguous,
-                         1,
-                         supports,
-                         cost,
-                         forward,
-                         backward};
+const Algorithm kUlysses{
+    .id = "ulysses",
+    .title = "DeepSpeed-Ulysses",
+    .paper = "Jacobs et al. 2023, arXiv:2309.14509",
+    .pattern = "all-to-all over heads of Q, K, V and out",
+    .sharding = Sharding::kContiguous,
+    .supports = supports,
+    .cost = cost,
+    .forward = forward,
+    .backward = backward,
+};
 
 }  // namespace sp

@@ -139,36 +139,20 @@ void WindowAttention::backward(const Forward& saved, const Tensor& d_out,
   }
 }
 
-WindowCost::WindowCost(const Problem& problem, const Layout& layout, int rank) {
-  present = problem.mask.window > 0;
-  if (!present) return;
+Cost window_cost(const Problem& problem, const Layout& layout, int rank) {
+  Cost cost;
+  if (problem.mask.window == 0) return cost;
   const TokenBytes token(problem);
-  const std::int64_t n = layout.count(rank), pairs = pairs_of_queries(problem, layout, rank);
-  const Tokens halo = halo_of(problem, layout, rank);
-  std::int64_t read = 0;  // own rows, once per reader
-  for_each_owner(problem, layout, rank, [&](int, Rows) { backward_pass.messages_sent += 2; });
+  const std::int64_t pairs = pairs_of_queries(problem, layout, rank);
+  for_each_owner(problem, layout, rank, [&](int, Rows) { cost.backward.messages_sent += 2; });
   for_each_reader(problem, layout, rank, [&](int, Rows rows) {
-    read += rows.count();
-    forward_pass.messages_sent += 2;
+    cost.forward.bytes_sent += rows.count() * token.kv();
+    cost.forward.messages_sent += 2;
   });
-  forward_pass.bytes_sent = read * token.kv();
-  forward_pass.flops = forward_flops(problem, pairs);
-  backward_pass.bytes_sent = halo.count() * token.acc_kv();
-  backward_pass.flops = backward_flops(problem, pairs);
-  const Rows rows = visible_rows(band_of(problem), layout.tokens(rank), halo);
-  held = n * (token.acc_out + token.lse) + halo.count() * token.kv();
-  finish = std::max(rows.count() * (token.acc_out + token.lse),
-                    n * (token.acc_out + storage_bytes(problem, token.out)));
-  backward = n * token.lse + (halo.count() + read) * token.acc_kv();
-}
-
-void WindowCost::add_to(Cost& cost) const {
-  for (const auto& [pass, more] :
-       {std::pair{&cost.forward, forward_pass}, std::pair{&cost.backward, backward_pass}}) {
-    pass->bytes_sent += more.bytes_sent;
-    pass->messages_sent += more.messages_sent;
-    pass->flops += more.flops;
-  }
+  cost.backward.bytes_sent = halo_of(problem, layout, rank).count() * token.acc_kv();
+  cost.forward.flops = forward_flops(problem, pairs);
+  cost.backward.flops = backward_flops(problem, pairs);
+  return cost;
 }
 
 }  // namespace sp

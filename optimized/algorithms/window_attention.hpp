@@ -28,14 +28,6 @@ class WindowAttention {
   Pending pending_;
 };
 
-struct WindowCost {
-  WindowCost(const Problem& problem, const Layout& layout, int rank);
-  bool present = false;
-  std::int64_t held = 0;      // result and halo
-  std::int64_t finish = 0;    // beyond what the linear part holds, while outputs are added
-  std::int64_t backward = 0;  // at most beyond the linear part
-  PassCost forward_pass, backward_pass;
-  void add_to(Cost& cost) const;  // traffic and flops
-};
+Cost window_cost(const Problem& problem, const Layout& layout, int rank);
 
 }  // namespace sp

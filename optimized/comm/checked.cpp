@@ -8,9 +8,12 @@
 #include <algorithm>
 #include <cstring>
 #include <exception>
+#include <initializer_list>
+#include <numeric>
 #include <utility>
 #include <vector>
 
+#include "optimized/comm/envelope.hpp"
 #include "optimized/comm/flight_book.hpp"
 #include "optimized/comm/host_buffer.hpp"
 #include "optimized/comm/overlap.hpp"
@@ -92,6 +95,15 @@ class CheckedOperation final : public Operation {
   std::unique_ptr<Operation> inner_;  // dies first: it may still write into the shadows
 };
 
+std::uint64_t mixed(std::initializer_list<std::uint64_t> numbers) {
+  std::uint64_t hash = 0x9e3779b97f4a7c15u;
+  for (const std::uint64_t number : numbers) {
+    hash = (hash ^ number) * 0xd1342543de82ef95u;
+    hash ^= hash >> 29;
+  }
+  return hash;
+}
+
 // Takes the copies, poisons what is received, and redirects the request to the shadows.
 std::unique_ptr<CheckedOperation> shadow(Request& request,
                                          const std::shared_ptr<FlightBook>& book) {
@@ -122,11 +134,11 @@ CheckedCommunicator::CheckedCommunicator(Communicator& inner)
     : CommunicatorDecorator(inner), book_(std::make_shared<FlightBook>()) {}
 
 CheckedCommunicator::CheckedCommunicator(std::unique_ptr<Communicator> inner)
-    : CheckedCommunicator(std::move(inner), std::make_shared<FlightBook>()) {}
+    : CheckedCommunicator(std::move(inner), std::make_shared<FlightBook>(), 0) {}
 
 CheckedCommunicator::CheckedCommunicator(std::unique_ptr<Communicator> inner,
-                                         std::shared_ptr<FlightBook> book)
-    : CommunicatorDecorator(std::move(inner)), book_(std::move(book)) {}
+                                         std::shared_ptr<FlightBook> book, std::uint64_t id)
+    : CommunicatorDecorator(std::move(inner)), book_(std::move(book)), id_(id) {}
 
 void CheckedCommunicator::before(const Charge& charge, std::span<const Tensor> reads,
                                  std::span<const Tensor> writes) {
@@ -139,14 +151,76 @@ void CheckedCommunicator::finish() const {
   throw Error(ErrorKind::kInternal, fmt::format("rank {} never waited for: {}", rank(), left));
 }
 
+// Every rank that takes part in a message or a collective gives it the same number.
+void CheckedCommunicator::note(const Request& request) {
+  std::vector<PostLog::Meeting> meetings;
+  if (request.pattern == Pattern::kExchange) {
+    const auto self = static_cast<std::uint64_t>(rank());
+    for (const Message& send : request.sends) {
+      const auto peer = static_cast<std::uint64_t>(send.peer);
+      meetings.push_back(mixed({id_, 1, self, peer, sent_[send.peer]++}));
+    }
+    for (const Message& receive : request.receives) {
+      const auto peer = static_cast<std::uint64_t>(receive.peer);
+      meetings.push_back(mixed({id_, 1, peer, self, received_[receive.peer]++}));
+    }
+  } else {
+    meetings.push_back(mixed({id_, 2, collectives_++}));
+  }
+  const auto& messages = request.sends.empty() ? request.receives : request.sends;
+  if (messages.empty()) return;
+  const Label label = messages.front().label;
+  book_->posts().add(fmt::format("{} of {} step {} among {} ranks", name_of(request.pattern),
+                                 label.tensor, label.step, size()),
+                     std::move(meetings));
+}
+
+void CheckedCommunicator::check_orders() {
+  const auto everybody = [&](const Tensor& mine, const Tensor& all,
+                             const std::vector<std::int64_t>& rows) {
+    Request request{Pattern::kAllGather, {{rank(), mine, {"posts", 0}}}, {}};
+    std::int64_t begin = 0;
+    for (int peer = 0; peer < size(); begin += rows[static_cast<std::size_t>(peer++)])
+      request.receives.push_back(
+          {peer, all.rows(begin, begin + rows[static_cast<std::size_t>(peer)]), {"posts", 0}});
+    start_inner(std::move(request))->wait();
+  };
+  const auto words = [](std::int64_t count) {
+    return host_buffer(DType::kI32, {count, 1, 1, 1}, "posts");
+  };
+  std::string text = book_->posts().text();
+  text.resize((text.size() + 3) / 4 * 4, '\n');
+  const auto count = static_cast<std::int64_t>(text.size() / 4);
+  const Tensor length = words(1), lengths = words(size()), mine = words(count);
+  *length.as<std::int32_t>() = static_cast<std::int32_t>(count);
+  std::memcpy(mine.data(), text.data(), text.size());
+  everybody(length, lengths, std::vector<std::int64_t>(static_cast<std::size_t>(size()), 1));
+  const std::vector<std::int64_t> rows(lengths.as<std::int32_t>(),
+                                       lengths.as<std::int32_t>() + size());
+  const Tensor all = words(std::accumulate(rows.begin(), rows.end(), std::int64_t{0}));
+  everybody(mine, all, rows);
+  std::vector<PostLog> logs;
+  const char* begin = reinterpret_cast<const char*>(all.data());
+  for (const std::int64_t row : rows) {
+    logs.push_back(PostLog::of_text({begin, static_cast<std::size_t>(4 * row)}));
+    begin += 4 * row;
+  }
+  if (const std::string circle = conflict(logs); !circle.empty())
+    throw Error(ErrorKind::kInternal,
+                "communicators are used in different orders, which may hang: " + circle);
+}
+
 std::unique_ptr<Operation> CheckedCommunicator::start(Request request) {
+  note(request);
   auto operation = shadow(request, book_);
   operation->set_inner(start_inner(std::move(request)));
   return operation;
 }
 
 std::unique_ptr<Communicator> CheckedCommunicator::start_split(int colour, int key) {
-  return std::unique_ptr<Communicator>(new CheckedCommunicator(split_inner(colour, key), book_));
+  const std::uint64_t id = mixed({id_, 3, splits_++, static_cast<std::uint64_t>(colour)});
+  return std::unique_ptr<Communicator>(
+      new CheckedCommunicator(split_inner(colour, key), book_, id));
 }
 
 }  // namespace sp

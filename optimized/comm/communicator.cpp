@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "optimized/comm/communicator.hpp"
 
+#include <fmt/format.h>
+
 #include <utility>
+
+#include "optimized/comm/envelope.hpp"
 
 namespace sp {
 namespace {
@@ -22,6 +26,32 @@ std::int64_t total_bytes(const std::vector<Message>& messages) {
 
 bool sums(Pattern pattern) {
   return pattern == Pattern::kReduceScatter || pattern == Pattern::kAllReduce;
+}
+
+// A rank's part for itself, which does not travel, in a collective of parts; null in others.
+std::pair<const Message*, const Message*> own_part(const Request& request, int rank) {
+  const auto of = [&](const std::vector<Message>& parts) {
+    return &parts[static_cast<std::size_t>(rank)];
+  };
+  switch (request.pattern) {
+    case Pattern::kAllGather:
+      return {&request.sends.front(), of(request.receives)};
+    case Pattern::kReduceScatter:
+      return {of(request.sends), &request.receives.front()};
+    case Pattern::kAllToAll:
+      return {of(request.sends), of(request.receives)};
+    default:
+      return {nullptr, nullptr};
+  }
+}
+
+// Parts of others are compared where they meet: envelope.hpp.
+void check_own_part(const Request& request, int rank) {
+  const auto [given, room] = own_part(request, rank);
+  if (given == nullptr || given->data.bytes() == room->data.bytes()) return;
+  SP_CHECK(false, fmt::format("{} of {} step {}: rank {} gives itself {} bytes and has room for {}",
+                              name_of(request.pattern), given->label.tensor, given->label.step,
+                              rank, given->data.bytes(), room->data.bytes()));
 }
 
 void check(const Request& request, int size) {
@@ -63,6 +93,7 @@ Traffic traffic_of(const Request& request, int rank, int size) {
 
 Pending Communicator::post(Request request) {
   check(request, size_);
+  check_own_part(request, rank_);
   *traffic_ += traffic_of(request, rank_, size_);
   return Pending(start(std::move(request)));
 }
@@ -104,10 +135,10 @@ std::unique_ptr<Communicator> Communicator::split(int colour, int key) {
   return start_split(colour, key);
 }
 
-Communicator& Communicator::group(const std::string& name, int colour) {
+Communicator& Communicator::group(const std::string& name, const Ranks& members) {
   Group& group = groups_[name];
-  if (group.comm == nullptr) group = {colour, split(colour, rank_)};
-  SP_CHECK(group.colour == colour, "a group's name is used for two partitions");
+  if (group.comm == nullptr) group = {members, start_group(members)};
+  SP_CHECK(group.members == members, "a group's name is used for two partitions");
   return *group.comm;
 }
 

@@ -2,6 +2,9 @@
 //
 // Collective rules  All ranks post the same collectives in the same order. Point-to-point messages
 //                   between two ranks of one communicator match in the order of their posts.
+// Several           Whatever communicators they use, ranks that meet in two operations post them in
+//                   the same order, on all communicators together: no circle may come of the orders
+//                   of all ranks. NCCL may hang otherwise; `checked` and the emulator find it.
 // Posting           Never blocks. A message carries what the buffer held at the place of the post
 //                   in the rank's program.
 // Waiting           Pending::wait() orders later kernels after the operation. Between post and wait
@@ -23,6 +26,7 @@
 #include <vector>
 
 #include "optimized/comm/traffic.hpp"
+#include "optimized/sharding/layout.hpp"
 #include "optimized/tensor.hpp"
 
 namespace sp {
@@ -94,11 +98,12 @@ class Communicator {
   // Ranks of one colour form a new communicator, ordered by key, then rank. Traffic is counted with
   // its parent's.
   std::unique_ptr<Communicator> split(int colour, int key);
-  // The ranks of one colour in rank order, split off at the first call with this name and kept: for
-  // algorithms that need a second channel over the same ranks (colour 0) or a node's ranks at every
-  // call. The name stands for the partition: a rank uses it with one colour only. Collective at the
-  // first call.
-  Communicator& group(const std::string& name, int colour);
+  // Some of the ranks, this one among them, as a communicator that is split off at the first call
+  // with this name and kept. The name stands for a partition of all ranks: a rank uses it with one
+  // of its parts only. Collective at the first call.
+  Communicator& group(const std::string& name, const Ranks& members);
+  // A second channel over the same ranks.
+  Communicator& channel(const std::string& name) { return group(name, {0, 1, size_}); }
 
   const Traffic& traffic() const { return *traffic_; }
 
@@ -108,6 +113,9 @@ class Communicator {
 
   virtual std::unique_ptr<Operation> start(Request request) = 0;
   virtual std::unique_ptr<Communicator> start_split(int colour, int key) = 0;
+  virtual std::unique_ptr<Communicator> start_group(const Ranks& members) {
+    return start_split(members.first, rank_);
+  }
 
   const std::shared_ptr<Traffic>& shared_traffic() const { return traffic_; }
 
@@ -115,7 +123,7 @@ class Communicator {
 
  private:
   struct Group {
-    int colour = 0;
+    Ranks members;
     std::unique_ptr<Communicator> comm;
   };
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "optimized/comm/communicator.hpp"
+#include "optimized/comm/post_order.hpp"
 #include "optimized/kernels/kernels.hpp"
 
 namespace sp {
@@ -30,6 +31,7 @@ class FlightBook {
   void check_kernel(const char* kernel, std::span<const Tensor> reads,
                     std::span<const Tensor> writes) const;
   std::string unfinished() const;  // "" if there is none
+  PostLog& posts() { return posts_; }
 
  private:
   struct Buffer {
@@ -48,6 +50,7 @@ class FlightBook {
   std::map<Id, Flight> flights_;
   std::vector<std::string> abandoned_;
   Id last_ = 0;
+  PostLog posts_;
 };
 
 }  // namespace sp

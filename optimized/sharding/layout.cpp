@@ -26,35 +26,51 @@ std::string_view name_of(Sharding sharding) {
 }
 
 Layout::Layout(Sharding sharding, std::int64_t tokens, int ranks)
-    : sharding_(sharding), size_(tokens), ranks_(ranks) {
+    : sharding_(sharding), size_(tokens), shards_(ranks), ranks_{0, 1, ranks} {
   SP_CHECK(tokens >= 0 && ranks >= 1, "a layout needs tokens >= 0 and ranks >= 1");
 }
 
 Layout Layout::grouped(int group) const {
-  SP_CHECK(group >= 1 && ranks_ % group == 0, "a group of ranks divides them");
+  SP_CHECK(group >= 1 && ranks_.count % group == 0 && ranks_.first % group == 0,
+           "a group of ranks divides them");
+  SP_CHECK(ranks_.stride == 1, "ranks of a group are consecutive");
   Layout coarser = *this;
-  coarser.ranks_ /= group;
+  coarser.ranks_ = {ranks_.first / group, 1, ranks_.count / group};
   coarser.group_ *= group;
   return coarser;
 }
 
+Layout Layout::of(const Ranks& chosen) const {
+  SP_CHECK(chosen.count >= 1 && chosen[0] >= 0 && chosen[chosen.count - 1] < ranks_.count,
+           "chosen ranks are among those of the layout");
+  Layout some = *this;
+  some.ranks_ = {ranks_[chosen.first], ranks_.stride * chosen.stride, chosen.count};
+  return some;
+}
+
 Tokens Layout::tokens(int rank) const {
   Tokens all;
-  for (int index = rank * group_; index < (rank + 1) * group_; ++index) all.append(shard(index));
+  const int first = ranks_[rank] * group_;
+  for (int index = first; index < first + group_; ++index) all.append(shard(index));
   return all;
 }
 
+std::vector<std::int64_t> Layout::counts() const {
+  std::vector<std::int64_t> counts;
+  for (int rank = 0; rank < ranks(); ++rank) counts.push_back(count(rank));
+  return counts;
+}
+
 Tokens Layout::shard(int index) const {
-  const int shards = ranks_ * group_;
   switch (sharding_) {
     case Sharding::kContiguous:
-      return Tokens({part(size_, shards, index)});
+      return Tokens({part(size_, shards_, index)});
     case Sharding::kStriped:
-      return Tokens({{index, shards, (size_ - index + shards - 1) / shards}});
+      return Tokens({{index, shards_, (size_ - index + shards_ - 1) / shards_}});
     case Sharding::kZigzag:
       break;
   }
-  const std::int64_t chunks = 2 * static_cast<std::int64_t>(shards);
+  const std::int64_t chunks = 2 * static_cast<std::int64_t>(shards_);
   return Tokens({part(size_, chunks, index), part(size_, chunks, chunks - 1 - index)});
 }
 

@@ -96,6 +96,19 @@ class Answers(unittest.TestCase):
             self.assertEqual(row["cases"], 3)
             self.assertLessEqual(row["worst_error"], row["limit"])
 
+    def test_ranks_that_are_no_whole_nodes_are_left_out(self):
+        words = "verify --algorithm usp/zigzag,double_ring --cases 4 --ranks-per-node 4".split()
+        self.assertEqual(seqpar(*words).stderr, "")
+        done = seqpar(*words, "--ranks", "2..8")
+        self.assertEqual(done.returncode, 0, done.stdout)
+        said = "# skipped: 2, 3, 5, 6, 7 ranks are no whole nodes of 4\n"
+        self.assertEqual(done.stderr, said)
+        words = "--tokens 8 --heads 4 --algorithm usp/zigzag --ranks-per-node 4 --ranks 4,6".split()
+        for command in (("simulate",), ("bench", "--repetitions", "1")):
+            done = seqpar(*command, *words)
+            self.assertEqual(done.returncode, 0, done.stdout)
+            self.assertIn("# skipped: 6 ranks are no whole nodes of 4\n", done.stderr)
+
     def test_same_seed_same_words(self):
         words = ("verify", "--algorithm", "ring/zigzag,rsa", "--cases", "5", "--seed", "9")
         self.assertEqual(seqpar(*words).stdout, seqpar(*words).stdout)
@@ -136,7 +149,8 @@ WRONG_WORDS = [
     ("verify --backend ledger --chaos 1", "allowed with it: --algorithm"),
     ("verify --backend ledger --ranks 5000", "back-end thread allows 1..4096"),
     ("verify --ranks 6 --ranks-per-node 4", "4 ranks per node do not divide 6"),
-    ("verify --ranks-per-node 4", "--ranks"),
+    ("verify --ranks 3,6 --ranks-per-node 4", "allowed: multiples of 4"),
+    ("verify --ranks-per-node 5000", "5000 is impossible"),
     ("verify --ranks-per-node 0", "--ranks-per-node"),
     ("verify --ranks 0", "ranks '0'"),
     ("verify --ranks -3", "ranks '-3'"),

@@ -54,6 +54,7 @@ exit "${APT_EXIT:-0}"
 CTEST = r"""#!/bin/bash
 echo "ctest $*" >>"$NOTES"
 while (($#)); do if [[ $1 == --output-junit ]]; then report=$2; fi; shift; done
+if [[ -z $TESTS ]]; then echo "No tests were found!!!"; exit 8; fi
 printf '\t%s\n' 'disabled="0"' >"$report"
 printf '\ttests="%s"\n\tfailures="%s"\n\tskipped="%s"\n' $TESTS >>"$report"
 mkdir -p "${report%/*}/Testing/Temporary"
@@ -307,6 +308,11 @@ class Launcher(unittest.TestCase):
         done = self.run_launcher("test", TESTS="4 0 4")
         self.assertEqual(done.returncode, 1)
         self.assertIn("zero tests run", done.stderr)
+
+    def test_finding_nothing_says_how_names_look(self):
+        done = self.run_launcher("test", "-R", "nobody", TESTS="")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("names look like", done.stderr)
 
     def test_wrong_words_of_test(self):
         self.assertEqual(self.run_launcher("test", "--preset", "fast").returncode, 2)

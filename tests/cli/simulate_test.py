@@ -5,6 +5,7 @@ Usage: simulate_test.py SEQPAR. Needs h5py for the run file. SPDX-License-Identi
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -93,6 +94,26 @@ class Table(unittest.TestCase):
         self.assertIn("must be multiples of P = 3", done.stdout)
 
 
+class Memory(unittest.TestCase):
+    def test_of_the_fullest_rank_adds_up(self):
+        words = "--algorithm pass_q --ranks 4 --tokens 64K --heads 4 --head-size 16".split()
+        done = subprocess.run(
+            (SEQPAR, "simulate", "--memory", "--causal", "off", *words),
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        beyond = re.search(
+            r"^# memory of pass_q on 4 ranks.* backward ([\d.]+) MiB", done.stdout, re.M
+        )
+        live = re.findall(r"^#   (\w+) +(\d+) +([\d.]+) MiB$", done.stdout, re.M)
+        names = {name for name, _, _ in live}
+        self.assertLessEqual({"q", "k", "v", "d_out", "d_q", "d_k", "d_v"}, names)
+        self.assertTrue(
+            beyond and float(beyond[1]) <= sum(float(size) for _, _, size in live) + 0.5
+        )
+
+
 class Refusals(unittest.TestCase):
     def test_wrong_words(self):
         for words, said in (
@@ -104,6 +125,7 @@ class Refusals(unittest.TestCase):
             ("--ranks 6 --ranks-per-node 4", "4 ranks per node do not divide 6"),
             ("--ranks-per-node 0", "--ranks-per-node 0"),
             ("--ranks-per-node 7", "divides none"),
+            ("--memory --json", "without --json"),
             ("--dtype f64", "allowed: f32, bf16, f16"),
             ("--tokens 0", "--tokens 0"),
             ("--tokens 9G", "out of range"),

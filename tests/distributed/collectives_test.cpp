@@ -157,6 +157,33 @@ TEST_P(Collectives, CountSumsAsTheirDirectForm) {
   });
 }
 
+TEST(OwnParts, OfAnotherSizeThanTheirRoomAreNamed) {
+  const auto refused = [](const char* said, const auto& post) {
+    run_ranks(2, kPatient, [&](Communicator& comm) {
+      CpuMemory memory;
+      const auto rows = [&](std::int64_t count) {
+        return memory.allocate(DType::kF32, {count, 1, 1, 1}, "x");
+      };
+      try {
+        post(comm, rows);
+        ADD_FAILURE() << "nobody noticed";
+      } catch (const Error& error) {
+        EXPECT_NE(std::string(error.what()).find(said), std::string::npos) << error.what();
+      }
+    });
+  };
+  refused("all_gather of k step 3: rank", [](Communicator& comm, const auto& rows) {
+    std::vector<Tensor> all{rows(2), rows(2)};
+    comm.all_gather(rows(3), all, {"k", 3}).wait();
+  });
+  refused("reduce_scatter of d_k step 1: rank", [](Communicator& comm, const auto& rows) {
+    comm.reduce_scatter({rows(2), rows(2)}, rows(1), {"d_k", 1}).wait();
+  });
+  refused("gives itself 8 bytes and has room for 4", [](Communicator& comm, const auto& rows) {
+    comm.all_to_all({rows(2), rows(2)}, {rows(1), rows(1)}, {"v", 0}).wait();
+  });
+}
+
 TEST(Sums, AreRefusedForStorageTypes) {
   run_ranks(1, kPatient, [](Communicator& comm) {
     CpuMemory memory;

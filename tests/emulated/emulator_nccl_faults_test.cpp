@@ -200,6 +200,43 @@ TEST_F(EmulatedNccl, AMissingPeerIsADeadlock) {
   expect_fault(FaultKind::kDeadlock, {"no stream can go on", "ncclRecv of 4 f32 from rank 1"});
 }
 
+// Two communicators over the same ranks, used in different orders: streams of their own let it pass
+// here, a real device may not.
+TEST_F(EmulatedNccl, OrdersOverSeveralCommunicatorsAreCompared) {
+  const auto run = [](bool swapped, bool grouped) {
+    emulator::configure({});
+    on_nccl_ranks(2, [&](const NcclRank& r) {
+      ncclComm_t second = nullptr;
+      ncclCommSplit(r.comm, 0, r.rank, &second, nullptr);
+      cudaStream_t other = nullptr;
+      cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking);
+      float *a = r.put(eight()), *b = r.put(eight());
+      cudaStreamSynchronize(r.stream);
+      const auto first = [&] { ncclAllReduce(a, a, 8, ncclFloat32, ncclSum, r.comm, r.stream); };
+      if (grouped) ncclGroupStart();
+      if (swapped && r.rank == 1) {
+        ncclAllReduce(b, b, 8, ncclFloat32, ncclSum, second, other);
+        first();
+      } else {
+        first();
+        ncclAllReduce(b, b, 8, ncclFloat32, ncclSum, second, other);
+      }
+      if (grouped) ncclGroupEnd();
+      cudaStreamSynchronize(r.stream);
+      cudaStreamSynchronize(other);
+      cudaStreamDestroy(other);
+      ncclCommDestroy(second);
+      ncclCommDestroy(r.comm);
+    });
+  };
+  run(false, false);
+  EXPECT_FALSE(emulator::take_fault().found);
+  run(true, true);
+  EXPECT_FALSE(emulator::take_fault().found);
+  run(true, false);
+  expect_fault(FaultKind::kCollective, {"different orders", "rank 0 posts", "rank 1 posts"});
+}
+
 TEST_F(EmulatedNccl, BuffersAreCheckedLikeThoseOfKernels) {
   const auto exchange = [](const std::function<void(const NcclRank&, float*, float*)>& before,
                            std::size_t count) {

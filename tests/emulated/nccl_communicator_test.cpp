@@ -222,7 +222,7 @@ TEST_P(NcclCommunicators, AllToAllAndBroadcastDeliver) {
 TEST_P(NcclCommunicators, SplitsAndGroupsAreChannelsOfTheirOwn) {
   run([](Rank& r) {
     const int me = r.comm.rank();
-    Communicator& second = r.comm.group("second", 0);
+    Communicator& second = r.comm.channel("second");
     EXPECT_EQ(second.rank(), me);
     const auto half = r.comm.split(me % 2, -me);
     EXPECT_EQ(half->size(), (r.comm.size() + 1 - me % 2) / 2);

@@ -1,10 +1,13 @@
-// The catalogue names every algorithm, and its example is what cost() says.
+// The catalogue names every algorithm, and memory grows as it claims. The numbers of its example are
+// generated: tests/cli/documents.py.
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <fstream>
 #include <iterator>
 
+#include "harness/run/dry_run.hpp"
 #include "tests/property/everyone.hpp"
 
 namespace sp::test {
@@ -31,31 +34,37 @@ TEST_P(Catalogue, HasAParagraphAndAPaper) {
   }
 }
 
-// MiB of the rank with most, and the work of the busiest rank over the mean.
-TEST_P(Catalogue, PrintsTheNumbersOfItsExample) {
+// Peak of the rank with most, backward, at c tokens per rank.
+double peak(const Algorithm& algorithm, std::int64_t c, const World& world) {
+  Problem problem = problem_for({&algorithm}, {1, c * world.size, 64, 64, 4, 4});
+  if (algorithm.family == Family::kHybrid) problem.layers = "LN";
+  std::int64_t most = 0;
+  for (int rank = 0; rank < world.size; ++rank)
+    most = std::max(most, dry_run(algorithm, problem, world, rank).backward.done.peak_bytes);
+  return static_cast<double>(most);
+}
+
+// The memory column: what four times the ranks do at as many tokens each, and what twice the tokens
+// do on as many ranks.
+TEST_P(Catalogue, MemoryGrowsAsItSays) {
   const Algorithm& algorithm = *GetParam();
-  const World world{8, 4};
-  Problem problem = problem_for({&algorithm}, {1, 65536, 32, 8, 128, 128});
-  problem.dtype = DType::kBF16;
-  problem.mask.causal = algorithm.family != Family::kProjectedSoftmax;
-  if (algorithm.family == Family::kProjectedSoftmax) problem.projected = 256;
-  if (algorithm.family == Family::kHybrid) problem.layers = "LLLN";
-  const Layout layout(algorithm.sharding, problem.shape.N, world.size);
-  std::int64_t most[5] = {}, flops = 0;
-  for (int rank = 0; rank < world.size; ++rank) {
-    const Cost cost = algorithm.cost(problem, layout, world, rank);
-    const std::int64_t mine[5] = {cost.forward.bytes_sent, cost.backward.bytes_sent,
-                                  cost.forward.peak_bytes, cost.backward.peak_bytes,
-                                  cost.forward.flops};
-    for (int i = 0; i < 5; ++i) most[i] = std::max(most[i], mine[i]);
-    flops += cost.forward.flops;
-  }
-  std::string row = fmt::format("| `{}` |", algorithm.id);
-  for (int i = 0; i < 4; ++i)
-    row += fmt::format(" {:.0f} |", static_cast<double>(most[i]) / 0x1p20);
-  row += fmt::format(" {:.2f} |\n",
-                     static_cast<double>(most[4]) * world.size / static_cast<double>(flops));
-  EXPECT_NE(catalogue().find(row), std::string::npos) << "the row should be " << row;
+  const std::string text = catalogue();
+  const std::size_t row = text.find("\n| `" + std::string(algorithm.id) + "` | ");
+  const std::size_t begin = text.find("| $O(", row) + 2, end = text.find(" |", begin);
+  const std::string claim = text.substr(begin, end - begin);
+  const double with_ranks = peak(algorithm, 512, {16, 2}) / peak(algorithm, 512, {4, 2});
+  const double with_tokens = peak(algorithm, 1024, {8, 2}) / peak(algorithm, 512, {8, 2});
+  SCOPED_TRACE(fmt::format("{}: {:.2f} times with the ranks, {:.2f} with the tokens", claim,
+                           with_ranks, with_tokens));
+  const bool square = claim == "$O(N^2/P)$", whole = claim == "$O(N)$";
+  EXPECT_EQ(with_ranks > 2, square || whole);
+  EXPECT_EQ(with_tokens > 2.5, square);
+  EXPECT_GT(with_tokens, 1.5);
+  EXPECT_EQ(with_ranks > 1.25, square || whole);
+  const bool of_states = claim == "$O(N/P + PS)$", of_row = claim == "$O(NU/P)$";
+  EXPECT_EQ(peak(algorithm, 4, {64, 2}) / peak(algorithm, 4, {16, 2}) > 2,
+            of_states || square || whole);
+  EXPECT_EQ(peak(algorithm, 512, {16, 16}) / peak(algorithm, 512, {16, 1}) > 4, of_row);
 }
 
 INSTANTIATE_TEST_SUITE_P(Registry, Catalogue, testing::ValuesIn(algorithms()), id_of);

@@ -190,16 +190,72 @@ TEST(Cost, OfUlyssesFallsWithTheRanks) {
   });
 }
 
-// R nodes of U ranks: Ulysses inside the node, a ring of R of which each block has 1/U of the heads.
+TEST(Cost, OfMeshAttentionIsThatOfRowsAndColumns) {
+  for_all_sizes([](const Sizes& s, int rank) {
+    const auto [problem, world, B, P, c, H, h, hkv, e] = s;
+    const std::int64_t M = 2, U = s.P / 2;
+    const std::int64_t keys = 2 * (M - 1) * c * hkv * e;
+    EXPECT_EQ(bytes("mesh_attention", s, rank, false),
+              B * ((U - 1) * (2 * c * h * e + 4 * c * H) + keys));
+    EXPECT_EQ(bytes("mesh_attention", s, rank, true),
+              B * ((U - 1) * (2 * c * h * e + 4 * c * h + 8 * c * H) + keys + 2 * M * c * hkv * 4));
+  });
+}
+
+// A column alone is a ring, a row alone Pass-Q, whatever the length and the mask. Blocks of uneven
+// shards pass through other ranks in a ring than in a row: there the ranks agree in sum.
+TEST(Cost, OfMeshAttentionAtItsBordersIsThatOfARingAndOfPassQ) {
+  using Bytes = std::pair<std::int64_t, std::int64_t>;  // forward, backward
+  const auto sent = [](const char* id, const Problem& problem, const World& world) {
+    const Algorithm& algorithm = *find_algorithm(id);
+    const Layout layout(algorithm.sharding, problem.shape.N, world.size);
+    std::vector<Bytes> ranks;
+    for (int rank = 0; rank < world.size; ++rank) {
+      const Cost cost = algorithm.cost(problem, layout, world, rank);
+      ranks.emplace_back(cost.forward.bytes_sent, cost.backward.bytes_sent);
+    }
+    return ranks;
+  };
+  const auto sum = [](const std::vector<Bytes>& ranks) {
+    Bytes total;
+    for (const auto& [forward, backward] : ranks) {
+      total.first += forward;
+      total.second += backward;
+    }
+    return total;
+  };
+  for (const int P : {1, 2, 3, 5, 8}) {
+    for (const std::int64_t N : {0, 1, 37, 64, 101, 240}) {
+      for (const std::int64_t window : {-1, 0, 9}) {  // -1: no mask at all
+        Problem problem;
+        problem.shape = {2, N, 4, 2, 8, 8};
+        problem.dtype = DType::kBF16;
+        problem.mask.causal = window >= 0;
+        problem.mask.window = std::max<std::int64_t>(0, window);
+        SCOPED_TRACE(describe(problem) + " on " + std::to_string(P));
+        const auto column = sent("mesh_attention", problem, {P, 1});
+        const auto row = sent("mesh_attention", problem, {P, P});
+        const auto pass_q = sent("pass_q", problem, {P, 1});
+        EXPECT_EQ(column, sent("ring/zigzag", problem, {P, 1}));
+        EXPECT_EQ(sum(row), sum(pass_q));
+        if (N % (2 * P) != 0) continue;
+        EXPECT_EQ(row, pass_q);
+        EXPECT_EQ(sum(column).first, sum(sent("allgather", problem, {P, 1})).first);
+      }
+    }
+  }
+}
+
+// M nodes of U ranks: Ulysses inside the node, a ring of M of which each block has 1/U of the heads.
 TEST(Cost, OfUspIsUlyssesInsideNodesAndARingBetweenThem) {
   for_all_sizes([](const Sizes& s, int rank) {
     const auto [problem, world, B, P, c, H, h, hkv, e] = s;
-    const std::int64_t R = 2, U = s.P / 2;
+    const std::int64_t M = 2, U = s.P / 2;
     const std::int64_t inside = (2 * h + 2 * hkv) * c * (U - 1) / U * e;
-    const std::int64_t between = 2 * (R - 1) * c * hkv * e;
+    const std::int64_t between = 2 * (M - 1) * c * hkv * e;
     for (const char* id : {"usp/contiguous", "usp/zigzag"}) {
       EXPECT_EQ(bytes(id, s, rank, false), B * (inside + between));
-      EXPECT_EQ(bytes(id, s, rank, true), B * (inside + between + 2 * R * c * hkv * 4));
+      EXPECT_EQ(bytes(id, s, rank, true), B * (inside + between + 2 * M * c * hkv * 4));
     }
   });
 }

@@ -257,18 +257,13 @@ TEST(LinearCost, OfAStackIsTheSumOfItsLayers) {
     s.world.splits = 3;
     const Cost stack = cost_of("lasp2h", s.problem, s.world, rank);
     PassCost forward, backward;
-    const auto add = [](PassCost& sum, const PassCost& layer) {
-      sum.bytes_sent += layer.bytes_sent;
-      sum.messages_sent += layer.messages_sent;
-      sum.flops += layer.flops;
-    };
     for (std::int64_t l = 0; l < s.problem.layer_count(); ++l) {
       const Problem layer = layer_of(s.problem, l);
       const Layout layout(Sharding::kContiguous, layer.shape.N, s.world.size);
       const Cost cost =
           find_algorithm(layer.module ? "lasp2" : "allgather")->cost(layer, layout, s.world, rank);
-      add(forward, cost.forward);
-      add(backward, cost.backward);
+      forward += cost.forward;
+      backward += cost.backward;
     }
     for (const auto& [mine, sum] :
          {std::pair{stack.forward, forward}, std::pair{stack.backward, backward}}) {

@@ -30,7 +30,7 @@ Cost cost_of(const Subject& subject, std::int64_t N, int rank) {
   return subject.algorithm->cost(problem_of_length(subject, N), layout, world, rank);
 }
 
-std::vector<Cost> measured(const Subject& subject, std::int64_t N) {
+std::vector<Measured> measured(const Subject& subject, std::int64_t N) {
   const Problem problem = problem_of_length(subject, N);
   return execute(threads(), {}, *subject.algorithm, problem, inputs_for(problem, 1), {5, 1}).ranks;
 }
@@ -52,9 +52,9 @@ TEST_P(PassesStates, AsManyBytesAtAnyLength) {
 }
 
 TEST_P(PassesStates, AsManyBytesInRunsOfAnyLength) {
-  const std::vector<Cost> shortest = measured(GetParam(), 0);
+  const std::vector<Measured> shortest = measured(GetParam(), 0);
   for (const std::int64_t N : {3, 40, 400}) {
-    const std::vector<Cost> ranks = measured(GetParam(), N);
+    const std::vector<Measured> ranks = measured(GetParam(), N);
     for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
       EXPECT_EQ(ranks[rank].forward.bytes_sent, shortest[rank].forward.bytes_sent) << N;
       EXPECT_EQ(ranks[rank].backward.bytes_sent, shortest[rank].backward.bytes_sent) << N;

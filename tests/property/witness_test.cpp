@@ -13,7 +13,7 @@ namespace sp::test {
 namespace {
 
 #ifdef SP_SANITIZED
-constexpr std::uint64_t kCases = 4;
+constexpr std::uint64_t kCases = 2;
 #else
 constexpr std::uint64_t kCases = 8;
 #endif

@@ -98,7 +98,7 @@ std::vector<float> all_collectives(Backend& backend, int ranks) {
         many([&](int each) { return std::int64_t{each + 2 * rank}; }, rank), swapped, {"swap", 0}));
     const Tensor told = filled(5, rank);
     pending.push_back(comm.broadcast(told, ranks - 1, {"tell", 0}));
-    Communicator& half = comm.group("half", rank % 2);
+    Communicator& half = comm.group("half", {rank % 2, 2, (comm.size() + 1 - rank % 2) / 2});
     const Tensor passed = filled(3, rank), received = filled(3, 50);
     const int next = (half.rank() + 1) % half.size();
     const int previous = (half.rank() + half.size() - 1) % half.size();

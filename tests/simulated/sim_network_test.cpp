@@ -73,7 +73,7 @@ TEST(SimNetwork, OneCommunicatorWorksInOrderAndTwoSideBySide) {
   const auto twice = [&](bool second_channel) {
     return time_of(platform, 2, [&](Machine& machine) {
       Communicator& first = machine.comm;
-      Communicator& second = second_channel ? first.group("second", 0) : first;
+      Communicator& second = second_channel ? first.channel("second") : first;
       const Tensor a = bytes(machine, kMegabyte), b = bytes(machine, kMegabyte);
       const bool sends = first.rank() == 0;
       Pending one = sends ? send(first, a, 1) : receive(first, a, 0);
@@ -93,7 +93,7 @@ TEST(SimNetwork, AChannelCapsTheSumOfItsMessages) {
   EXPECT_NEAR(time_of_messages(platform, 4, {{0, 1}, {0, 2}}), kLatency + 8 * kAlone, kExact);
   EXPECT_NEAR(time_of_messages(platform, 4, {{0, 1}, {1, 0}}), kLatency + 4 * kAlone, kExact);
   const double two_channels = time_of(platform, 2, [](Machine& machine) {
-    Communicator* comms[] = {&machine.comm, &machine.comm.group("second", 0)};
+    Communicator* comms[] = {&machine.comm, &machine.comm.channel("second")};
     std::vector<Pending> pending;
     for (Communicator* comm : comms) {
       const Tensor data = bytes(machine, kMegabyte);
@@ -112,7 +112,7 @@ TEST(SimNetwork, MovingDataSlowsKernels) {
     const double time = time_of(platform, 2, [&](Machine& machine) {
       std::vector<Pending> pending;
       for (int i = 0; i < communicators; ++i) {
-        Communicator& comm = machine.comm.group("channel " + std::to_string(i), 0);
+        Communicator& comm = machine.comm.channel("channel " + std::to_string(i));
         const Tensor data = bytes(machine, kMegabyte);
         pending.push_back(comm.rank() == 0 ? send(comm, data, 1) : receive(comm, data, 0));
       }

@@ -1,22 +1,23 @@
-// What simulated ranks do is what ranks on threads do and what cost() says, to the byte; and every
-// algorithm is simulated at full size in seconds.
+// What simulated ranks do is what ranks on threads do, what dry runs do and what cost() says, to the
+// byte; and every algorithm is simulated at full size in seconds.
 // SPDX-License-Identifier: Apache-2.0
 #include <ctime>
 
-#include "harness/cluster/phantom.hpp"
 #include "harness/run/distribute.hpp"
+#include "harness/run/dry_run.hpp"
+#include "harness/run/phantom.hpp"
 #include "tests/property/everyone.hpp"
 #include "tests/simulated/sim_fixture.hpp"
 
 namespace sp {
 
-static bool operator==(const PassCost& a, const PassCost& b) {
-  return a.bytes_sent == b.bytes_sent && a.messages_sent == b.messages_sent && a.flops == b.flops &&
-         a.peak_bytes == b.peak_bytes;
-}
 static void PrintTo(const PassCost& cost, std::ostream* os) {
   *os << cost.bytes_sent << " bytes in " << cost.messages_sent << " messages, " << cost.flops
-      << " flops, peak " << cost.peak_bytes;
+      << " flops";
+}
+static void PrintTo(const MeasuredPass& pass, std::ostream* os) {
+  PrintTo(static_cast<const PassCost&>(pass), os);
+  *os << ", peak " << pass.peak_bytes;
 }
 
 }  // namespace sp
@@ -26,7 +27,7 @@ namespace {
 
 class SimTraffic : public EachSubject {};
 
-TEST_P(SimTraffic, IsThatOfThreadsAndOfCost) {
+TEST_P(SimTraffic, IsThatOfThreadsOfDryRunsAndOfCost) {
   int worlds = 0;
   for (const World& world : {World{1}, World{2, 2}, World{3, 1, 2}, World{4, 2}, World{8, 4}}) {
     Pins pins;
@@ -53,13 +54,16 @@ TEST_P(SimTraffic, IsThatOfThreadsAndOfCost) {
     const Layout layout(algorithm().sharding, drawn.problem.shape.N, world.size);
     for (int rank = 0; rank < world.size; ++rank) {
       SCOPED_TRACE(describe(drawn) + " rank " + std::to_string(rank));
-      const Cost& mine = simulated.ranks[static_cast<std::size_t>(rank)];
-      const Cost& threads_did = real.ranks[static_cast<std::size_t>(rank)];
+      const Measured& mine = simulated.ranks[static_cast<std::size_t>(rank)];
+      const Measured& threads_did = real.ranks[static_cast<std::size_t>(rank)];
       EXPECT_EQ(mine.forward, threads_did.forward);
       EXPECT_EQ(mine.backward, threads_did.backward);
       const Cost cost = algorithm().cost(drawn.problem, layout, world, rank);
-      EXPECT_EQ(mine.forward, cost.forward);
-      EXPECT_EQ(mine.backward, cost.backward);
+      EXPECT_EQ(static_cast<const PassCost&>(mine.forward), cost.forward);
+      EXPECT_EQ(static_cast<const PassCost&>(mine.backward), cost.backward);
+      const DryRun dry = dry_run(algorithm(), drawn.problem, world, rank);
+      EXPECT_EQ(mine.forward, dry.forward.done);
+      EXPECT_EQ(mine.backward, dry.backward.done);
     }
   }
   EXPECT_GE(worlds, 3);

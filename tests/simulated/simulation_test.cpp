@@ -166,7 +166,7 @@ TEST(Simulation, EndsADeadlockByNamingWhoWaitsForWhat) {
 
   const std::string unsplit = error_of([] {
     time_of(cluster_of(3), 3, [](Machine& machine) {
-      if (machine.comm.rank() != 2) machine.comm.group("second", 0);
+      if (machine.comm.rank() != 2) machine.comm.channel("second");
     });
   });
   EXPECT_TRUE(says(unsplit, "rank 0 waits for a split that lacks rank 2")) << unsplit;

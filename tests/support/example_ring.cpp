@@ -84,33 +84,25 @@ Gradients backward(Context& ctx, const Shards& in, const Forward& saved, const T
 
 Cost cost(const Problem& problem, const Layout& layout, const World& world, int rank) {
   const TokenBytes token(problem);
-  const std::int64_t P = world.size, N = layout.size(), n = layout.count(rank);
-  const std::int64_t most = largest_shard(layout), pairs = pairs_of_queries(problem, layout, rank);
+  const std::int64_t P = world.size, pairs = pairs_of_queries(problem, layout, rank);
   // Every block passes through except the one that ends here.
-  const std::int64_t passed = (N - layout.count((rank + 1) % world.size)) * token.kv();
-  const std::int64_t sums = P == 1 ? 0 : N * token.acc_kv();
-  const std::int64_t out = storage_bytes(problem, token.out);
-  const std::int64_t gradients = storage_bytes(problem, token.q + token.kv());
-  return {{passed, 2 * (P - 1), forward_flops(problem, pairs),
-           2 * most * token.kv() + n * (2 * (token.acc_out + token.lse) + out)},
-          {passed + sums, 2 * (P - 1) + (P == 1 ? 0 : 2 * P), backward_flops(problem, pairs),
-           2 * most * (token.kv() + token.acc_kv()) + n * (token.lse + token.acc_q + gradients)}};
+  const std::int64_t passed = (layout.size() - layout.count((rank + 1) % world.size)) * token.kv();
+  const std::int64_t sums = P == 1 ? 0 : layout.size() * token.acc_kv();
+  return {{passed, 2 * (P - 1), forward_flops(problem, pairs)},
+          {passed + sums, 2 * (P - 1) + (P == 1 ? 0 : 2 * P), backward_flops(problem, pairs)}};
 }
-
-Support supports(const Problem& problem, const World&) { return softmax_only(problem); }
 
 }  // namespace
 
-const Algorithm kExampleRing{"example_ring",
-                             "Example ring",
-                             "Liu, Zaharia, Abbeel 2023",
-                             "K, V around the ring",
-                             Family::kSoftmax,
-                             Sharding::kContiguous,
-                             /*roundings=*/1,
-                             supports,
-                             cost,
-                             forward,
-                             backward};
+const Algorithm kExampleRing{
+    .id = "example_ring",
+    .title = "Example ring",
+    .paper = "Liu, Zaharia, Abbeel 2023",
+    .pattern = "K, V around the ring",
+    .sharding = Sharding::kContiguous,
+    .cost = cost,
+    .forward = forward,
+    .backward = backward,
+};
 
 }  // namespace sp

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "harness/run/cores.hpp"
+#include "harness/run/dry_run.hpp"
 #include "harness/run/waiting.hpp"
 #include "optimized/algorithms/registry.hpp"
 
@@ -62,7 +63,8 @@ TEST(Bench, MeasuresEveryRepetitionAndWhatCostPredicts) {
       const PassCost& predicted = pass == 0 ? cost.forward : cost.backward;
       bytes = std::max(bytes, predicted.bytes_sent);
       messages = std::max(messages, predicted.messages_sent);
-      peak = std::max(peak, predicted.peak_bytes);
+      const DryRun dry = dry_run(ring, drawn.problem, drawn.world, rank);
+      peak = std::max(peak, (pass == 0 ? dry.forward : dry.backward).done.peak_bytes);
       flops += predicted.flops;
     }
     EXPECT_EQ(record.bytes_sent, bytes);
@@ -162,7 +164,7 @@ TEST(Waiting, CountsTheWaitsOfARankAndOfItsGroups) {
   for (const bool in_group : {false, true}) {
     backend->run(2, {}, [&](Machine& machine) {
       WaitingCommunicator outer(machine.comm);
-      Communicator& comm = in_group ? outer.group("all", 0) : outer;
+      Communicator& comm = in_group ? outer.channel("all") : outer;
       const Tensor token = machine.memory.allocate(DType::kF32, {1, 1, 1, 1}, "token");
       const auto before = outer.waited();
       const auto begin = std::chrono::steady_clock::now();

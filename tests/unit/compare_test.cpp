@@ -273,8 +273,7 @@ TEST(Diagnose, NamesTheOwnerOfTheTokenAndTheRankThatWasLeftOut) {
     const std::string text = diagnose(drawn.problem, judged.inputs, verdict, layout);
     EXPECT_NE(text.find("token " + std::to_string(token) + " belongs to rank 1"), std::string::npos)
         << text;
-    EXPECT_NE(text.find("without the keys of rank 2 (step 3 of a ring)"), std::string::npos)
-        << text;
+    EXPECT_NE(text.find("without the keys of rank 2"), std::string::npos) << text;
   }
 }
 

@@ -120,6 +120,28 @@ TEST(Layout, GroupedHoldsTheShardsOfConsecutiveRanks) {
   EXPECT_THROW(Layout(Sharding::kZigzag, 10, 6).grouped(4), Error);
 }
 
+TEST(Layout, OfSomeRanksHoldsWhatTheyHave) {
+  for_each_layout([](const Layout& layout) {
+    const int P = layout.ranks();
+    for (int stride = 1; stride <= P; ++stride) {
+      for (int first = 0; first < P; ++first) {
+        const Ranks chosen{first, stride, (P - first + stride - 1) / stride};
+        const Layout some = layout.of(chosen);
+        ASSERT_EQ(some.ranks(), chosen.count);
+        EXPECT_EQ(some.size(), layout.size());
+        for (int i = 0; i < chosen.count; ++i) EXPECT_EQ(some.tokens(i), layout.tokens(chosen[i]));
+        const Layout last = some.of({chosen.count - 1, 1, 1});
+        EXPECT_EQ(last.tokens(0), layout.tokens(chosen[chosen.count - 1]));
+        EXPECT_EQ(some.counts().size(), static_cast<std::size_t>(chosen.count));
+      }
+    }
+  });
+  const Layout grouped = Layout(Sharding::kZigzag, 50, 6).grouped(2);
+  EXPECT_EQ(grouped.of({1, 1, 2}).tokens(1), grouped.tokens(2));
+  EXPECT_THROW(grouped.of({1, 1, 3}), Error);
+  EXPECT_THROW(Layout(Sharding::kZigzag, 50, 6).of({0, 2, 3}).grouped(1), Error);
+}
+
 // Most minus least causal pairs of a rank's queries with the keys of the whole sequence.
 std::int64_t causal_spread(const Layout& layout) {
   const Tokens all({{0, 1, layout.size()}});

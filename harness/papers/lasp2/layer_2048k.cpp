@@ -72,7 +72,7 @@ ReplayResult run(const ReplayContext& context) {
       continue;
     }
     std::int64_t sent = 0;
-    for (const Cost& cost : p.ranks)
+    for (const Measured& cost : p.ranks)
       sent = std::max(sent, cost.forward.bytes_sent + cost.backward.bytes_sent);
     const auto row = [&](const char* quantity, const char* unit, double value, Provenance by) {
       result.rows.push_back(ours(layers.back(), quantity, unit, value, by,

@@ -25,8 +25,8 @@ double factor(const Setting& s, const std::string& algorithm, std::int64_t key_h
   const Problem problem = softmax_problem(
       {1, s.block * s.ranks, s.heads, key_heads, s.hidden / s.heads, s.hidden / s.heads}, dtype,
       causal);
-  const Cost cost = count(algorithm, problem, {.size = s.ranks}).most;
-  const PassCost& pass = backward ? cost.backward : cost.forward;
+  const Measured cost = count(algorithm, problem, {.size = s.ranks}).most;
+  const MeasuredPass& pass = backward ? cost.backward : cost.forward;
   // Forward has one hop less than steps; backward brings its gradients home.
   const double hops = backward ? s.ranks : s.ranks - 1;
   const double c = static_cast<double>(s.block);
@@ -47,7 +47,7 @@ ReplayResult run(const ReplayContext& context) {
   const Problem plain = softmax_problem(
       {1, s.block * s.ranks, s.heads, s.heads, s.hidden / s.heads, s.hidden / s.heads},
       DType::kBF16, false);
-  const PassCost ring = count("ring/contiguous", plain, {.size = s.ranks}).most.forward;
+  const MeasuredPass ring = count("ring/contiguous", plain, {.size = s.ranks}).most.forward;
   const Symbols symbols{{"c", c}, {"d", d}};
   const double flops = static_cast<double>(ring.flops) / s.ranks;
   const double bytes = static_cast<double>(ring.bytes_sent) / (s.ranks - 1);

@@ -14,7 +14,7 @@ namespace {
 double block_factor(std::int64_t block, std::int64_t hidden, std::int64_t heads, int ranks) {
   const Problem problem = softmax_problem(
       {1, block * ranks, heads, heads, hidden / heads, hidden / heads}, DType::kBF16, false);
-  const PassCost cost = count("ring/contiguous", problem, {.size = ranks}).most.forward;
+  const MeasuredPass cost = count("ring/contiguous", problem, {.size = ranks}).most.forward;
   const double c = static_cast<double>(block);
   const double flops_per_step = static_cast<double>(cost.flops) / ranks;
   const double bytes_per_step = static_cast<double>(cost.bytes_sent) / (ranks - 1);

@@ -39,7 +39,7 @@ double longest(const Model& m, std::int64_t batch, std::int64_t projected, int r
                double bytes) {
   const auto needs = [&](std::int64_t tokens) {
     const Problem problem = problem_of(m, batch, tokens, DType::kF16, projected);
-    const Cost cost = count("rsa_linformer", problem, {.size = ranks}).most;
+    const Measured cost = count("rsa_linformer", problem, {.size = ranks}).most;
     const double shards = 4.0 * 2 * static_cast<double>(batch * m.hidden * tokens) / ranks;
     return shards + static_cast<double>(cost.forward.peak_bytes + cost.backward.peak_bytes);
   };
@@ -77,7 +77,8 @@ double table_memory(const Config& config, const PaperTable& memory, const std::s
 
 void add_volume(ReplayResult& result, const Config& config, const PaperTable& claims,
                 const Model& m, std::int64_t batch, std::int64_t tokens, int ranks) {
-  const Cost rsa = count("rsa", problem_of(m, batch, tokens, DType::kF32), {.size = ranks}).most;
+  const Measured rsa =
+      count("rsa", problem_of(m, batch, tokens, DType::kF32), {.size = ranks}).most;
   const double ours = static_cast<double>(rsa.forward.bytes_sent + rsa.backward.bytes_sent) / 4;
   const double tensor =
       4.0 *

@@ -62,11 +62,11 @@ void add_rows(ReplayResult& result, const PaperTable& table, const RsaSetting& s
 
 // How many all-reduces of the activations the traffic of RSA's attention equals.
 void add_collectives(ReplayResult& result, const PaperTable& table, const RsaSetting& s) {
-  const Cost cost = count("rsa", s.attention(s.tokens, 0), {.size = s.ranks}).most;
+  const Measured cost = count("rsa", s.attention(s.tokens, 0), {.size = s.ranks}).most;
   const double one = all_reduce_scalars(s.batch * s.tokens * s.hidden, s.ranks);
   for (std::size_t row = 0; row < table.rows(); ++row) {
     const bool forward = table.text(row, "phase") == "forward";
-    const PassCost& pass = forward ? cost.forward : cost.backward;
+    const MeasuredPass& pass = forward ? cost.forward : cost.backward;
     result.rows.push_back(row_of(
         s.label(), "all-reduces that RSA equals, " + table.text(row, "phase"), "1",
         cell(table, row, "all_reduces"), scalars(pass.bytes_sent) / one, Provenance::kCounted,

@@ -18,7 +18,7 @@ namespace {
 // Scalars that a rank allocates, beyond its shards, when a sequence is `tokens` long.
 double scalars(const RsaSetting& s, const char* algorithm, std::int64_t tokens,
                std::int64_t projected, bool backward) {
-  const Cost most = count(algorithm, s.attention(tokens, projected), {.size = s.ranks}).most;
+  const Measured most = count(algorithm, s.attention(tokens, projected), {.size = s.ranks}).most;
   return static_cast<double>(backward ? most.backward.peak_bytes : most.forward.peak_bytes) / 4;
 }
 

@@ -64,7 +64,7 @@ double Stopwatch::advantage(const std::string& over, int ranks, std::int64_t tok
 double Stopwatch::sent(const std::string& algorithm, int ranks, std::int64_t tokens,
                        std::int64_t key_heads, Passes passes) {
   double bytes = 0;
-  for (const Cost& cost : predict({algorithm, ranks, tokens, key_heads}).ranks) {
+  for (const Measured& cost : predict({algorithm, ranks, tokens, key_heads}).ranks) {
     bytes += static_cast<double>(cost.forward.bytes_sent);
     if (passes == Passes::kBoth) bytes += static_cast<double>(cost.backward.bytes_sent);
   }

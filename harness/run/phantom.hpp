@@ -3,14 +3,22 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "optimized/algorithms/algorithm.hpp"
 #include "optimized/kernels/kernels.hpp"
 #include "optimized/memory.hpp"
+#include "reference/problem/error.hpp"
 
 namespace sp {
 
-class PhantomMemory final : public Memory {
+// A simulated device that is full: a row of its own in tables, not a failure.
+class OutOfMemory : public Error {
+ public:
+  explicit OutOfMemory(const std::string& what) : Error(ErrorKind::kEnvironment, what) {}
+};
+
+class PhantomMemory : public Memory {
  public:
   static constexpr std::int64_t kUnlimited = -1;
   // resident: bytes that are taken before the first tensor.

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "harness/cluster/phantom.hpp"
+#include "harness/run/phantom.hpp"
 
 #include <fmt/format.h>
-
-#include "harness/cluster/sim_cluster.hpp"
 
 namespace sp {
 
