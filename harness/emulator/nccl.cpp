@@ -103,10 +103,11 @@ ncclComm_t add(std::shared_ptr<NcclWorld> world, int rank) {
   return reinterpret_cast<ncclComm_t>(handles);
 }
 
-Comm remove(ncclComm_t comm) {
+Comm remove(ncclComm_t comm, bool aborted) {
   Comm removed = find(comm);
   const std::lock_guard lock(mutex);
   comms.erase(reinterpret_cast<std::uint64_t>(comm));
+  orders.aborted = orders.aborted || aborted;  // before anybody can find that all are gone
   return removed;
 }
 
@@ -255,7 +256,7 @@ ncclResult_t ncclCommFinalize(ncclComm_t comm) {
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
   return guarded("ncclCommDestroy", [&] {
     check_groups_closed("ncclCommDestroy");
-    const Comm removed = remove(comm);
+    const Comm removed = remove(comm, false);
     removed.world->leave(removed.rank);
     compare_orders();
   });
@@ -263,12 +264,8 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
 
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
   return guarded("ncclCommAbort", [&] {
-    const Comm removed = remove(comm);
+    const Comm removed = remove(comm, true);
     removed.world->abort(removed.rank);
-    {
-      const std::lock_guard lock(mutex);
-      orders.aborted = true;
-    }
     compare_orders();
   });
 }

@@ -19,6 +19,16 @@ struct Field {
   Tensor Block::* tensor;
 };
 
+// The same for all fields that there are.
+template <class Block>
+std::int64_t row_count(const Block& block) {
+  for (const auto& field : Block::fields()) {
+    const Tensor& tensor = block.*field.tensor;
+    if (tensor.defined()) return tensor.extent(0);
+  }
+  return 0;
+}
+
 template <class Block>
 Block rows_of(Block block, Rows rows) {
   for (const auto& field : Block::fields()) {
@@ -57,11 +67,7 @@ void append_all(std::vector<Message>& messages, int peer, const Block& block, in
 // The same, but nothing for a block without rows: both sides know how many there are.
 template <class Block>
 void append(std::vector<Message>& messages, int peer, const Block& block, int step) {
-  std::vector<Message> all;
-  append_all(all, peer, block, step);
-  for (Message& message : all) {
-    if (message.data.extent(0) > 0) messages.push_back(std::move(message));
-  }
+  if (row_count(block) > 0) append_all(messages, peer, block, step);
 }
 
 // The blocks of all ranks of `comm`, with their tokens, one after the other: an all-gather of every
