@@ -134,13 +134,16 @@ void print_text(const std::vector<AlgorithmReport>& reports, const Options& o) {
     failed += r.passed() ? 0 : 1;
     refused += r.refusal.empty() ? 0 : 1;
     if (!r.refusal.empty()) continue;
+    const char* verdict = r.failure ? "FAILED" : r.passed() ? "ok" : "NOT RUN";
+    if (r.worst.name.empty()) {  // nothing was compared
+      fmt::print("  {:<28} {:>6} {:>8} {:>12} {:>12} {:>9}  {:<15} {:>6}  {}\n", row_name(r),
+                 r.cases, r.skipped, "-", "-", "-", "-", "-", verdict);
+      continue;
+    }
     const Judgement worst = r.worst.highest();
     fmt::print("  {:<28} {:>6} {:>8} {:>12.3g} {:>12.3g} {:>9.3f}  {:<15} {:>6.3f}  {}\n",
-               row_name(r), r.cases, r.skipped, worst.error, worst.limit, worst.ratio,
-               r.worst.name.empty() ? "-" : r.worst.name, r.beyond,
-               r.failure    ? "FAILED"
-               : r.passed() ? "ok"
-                            : "NOT RUN");
+               row_name(r), r.cases, r.skipped, worst.error, worst.limit, worst.ratio, r.worst.name,
+               r.beyond, verdict);
   }
   for (const AlgorithmReport& r : reports) {
     if (!r.refusal.empty()) fmt::print("# {} refused: {}\n", row_name(r), r.refusal);
@@ -159,14 +162,23 @@ void print_json(const VerificationTable& table, const std::vector<AlgorithmRepor
                 const std::string& backend) {
   nlohmann::ordered_json out{{"command", table.command_line}, {"seed", table.seed}};
   for (const AlgorithmReport& r : reports) {
-    const Judgement worst = r.worst.highest();
-    nlohmann::ordered_json row{
-        {"id", r.algorithm->id},       {"backend", backend},           {"cases", r.cases},
-        {"skipped", r.skipped},        {"worst_error", worst.error},   {"limit", worst.limit},
-        {"worst_ratio", worst.ratio},  {"worst_tensor", r.worst.name}, {"passed", r.passed()},
-        {"beyond_rounding", r.beyond}, {"beyond_tensor", r.beyond_of}};
+    nlohmann::ordered_json row{{"id", r.algorithm->id},
+                               {"backend", backend},
+                               {"cases", r.cases},
+                               {"skipped", r.skipped},
+                               {"passed", r.passed()}};
+    if (!r.worst.name.empty()) {  // something was compared
+      const Judgement worst = r.worst.highest();
+      row.update({{"worst_error", worst.error},
+                  {"limit", worst.limit},
+                  {"worst_ratio", worst.ratio},
+                  {"worst_tensor", r.worst.name},
+                  {"beyond_rounding", r.beyond},
+                  {"beyond_tensor", r.beyond_of}});
+    }
     if (r.module) row["module"] = name_of(*r.module);
     if (!r.refusal.empty()) row["refused"] = r.refusal;
+    if (r.refusal.empty() && r.cases == 0) row["skip_reason"] = r.skip_reason;
     if (r.failure) row["failure"] = r.failure->message;
     out["algorithms"].push_back(std::move(row));
   }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <utility>
 
 #include "harness/generate/values.hpp"
 #include "reference/problem/error.hpp"
@@ -15,8 +16,9 @@ namespace sp {
 namespace {
 
 constexpr double kLong = 300;  // tokens of the shortest long case
+constexpr int kLengths = 70;   // 0 and up: of most others
 
-// The raw numbers of a case; every one shrinks toward 0.
+// The raw numbers of a case; of every one 0 is the least and the plainest.
 struct Draw {
   int world, node, length_kind, length, batch, group, key_heads, divisible, head_size, value_size;
   int causal, window, segments, dtype, values, projected;
@@ -29,7 +31,7 @@ rc::Gen<int> below(int end) { return rc::gen::inRange(0, end); }
 rc::Gen<Draw> draws() {
   return rc::gen::build<Draw>(
       rc::gen::set(&Draw::world, below(10)), rc::gen::set(&Draw::node, below(8)),
-      rc::gen::set(&Draw::length_kind, below(4)), rc::gen::set(&Draw::length, below(70)),
+      rc::gen::set(&Draw::length_kind, below(4)), rc::gen::set(&Draw::length, below(kLengths)),
       rc::gen::set(&Draw::batch, below(4)), rc::gen::set(&Draw::group, below(3)),
       rc::gen::set(&Draw::key_heads, below(3)), rc::gen::set(&Draw::divisible, below(2)),
       rc::gen::set(&Draw::head_size, below(20)), rc::gen::set(&Draw::value_size, below(20)),
@@ -99,7 +101,7 @@ std::int64_t long_length(const Draw& d, const Pins& pins, const Shape& s, Family
   const double most_work = family == Family::kHybrid ? 2e7 : worst_cases ? 1e8 : 2e9;
   const auto per_pair = static_cast<double>(s.H * (s.D + s.E));
   const double longest = worst_cases ? 500 : static_cast<double>(pins.longest);
-  const double wanted = kLong * std::pow(longest / kLong, d.length / 69.0);
+  const double wanted = kLong * std::pow(longest / kLong, d.length / (kLengths - 1.0));
   return static_cast<std::int64_t>(std::min(wanted, std::sqrt(most_work / per_pair)));
 }
 
@@ -233,6 +235,79 @@ Case build(const Draw& d, const Pins& pins, Family family) {
   return drawn;
 }
 
+// Takes from a failing case whatever it fails without: first what makes it special, then its size.
+class Shrinker {
+ public:
+  Shrinker(const Draw& failing, const Pins& pins, Family family,
+           const std::function<bool(const Case&)>& fails, int most_tries)
+      : draw_(failing), pins_(pins), family_(family), fails_(fails), left_(most_tries) {}
+
+  Case smallest() const { return build(draw_, pins_, family_); }
+
+  void run() {
+    constexpr int Draw::* kSpecial[] = {
+        &Draw::values, &Draw::decays, &Draw::segments, &Draw::window, &Draw::splits, &Draw::node,
+        &Draw::causal, &Draw::dtype,  &Draw::module,   &Draw::layers, &Draw::batch};
+    constexpr int Draw::* kSizes[] = {
+        &Draw::length_kind, &Draw::length, &Draw::node,      &Draw::world,      &Draw::divisible,
+        &Draw::key_heads,   &Draw::group,  &Draw::head_size, &Draw::value_size, &Draw::projected,
+        &Draw::batch,       &Draw::window, &Draw::splits};
+    bool smaller = true;
+    while (std::exchange(smaller, false) && left_ > 0) {
+      for (const auto field : kSpecial) smaller |= fails_with(field, 0);
+      smaller |= plain_length();
+      for (const auto field : kSizes) smaller |= reduce(field);
+    }
+  }
+
+ private:
+  // 0, then half of it, three quarters, ...: the first that fails, and on from there.
+  bool reduce(int Draw::* field) {
+    bool smaller = false;
+    for (int off = draw_.*field; off > 0;) {
+      const bool failed = fails_with(field, draw_.*field - off);
+      smaller |= failed;
+      off = failed ? draw_.*field : off / 2;
+    }
+    return smaller;
+  }
+
+  bool fails_with(int Draw::* field, int value) {
+    if (draw_.*field == value) return false;
+    Draw changed = draw_;
+    changed.*field = value;
+    return take(changed);
+  }
+
+  // The same length, of no special kind any more.
+  bool plain_length() {
+    const std::int64_t tokens = smallest().problem.shape.N;
+    if (draw_.length_kind == 0 || tokens >= kLengths) return false;
+    Draw changed = draw_;
+    changed.length_kind = 0;
+    changed.length = static_cast<int>(tokens);
+    return take(changed);
+  }
+
+  // If it fails too.
+  bool take(const Draw& changed) {
+    if (left_ == 0) return false;
+    const Case candidate = build(changed, pins_, family_);
+    if (describe(candidate) != describe(smallest())) {  // not a pin, or what another number decides
+      --left_;
+      if (!fails_(candidate)) return false;
+    }
+    draw_ = changed;
+    return true;
+  }
+
+  Draw draw_;
+  const Pins& pins_;
+  Family family_;
+  const std::function<bool(const Case&)>& fails_;
+  int left_;
+};
+
 }  // namespace
 
 std::string describe(const Case& drawn) {
@@ -250,24 +325,10 @@ std::optional<Case> find_failure(const Pins& pins, Family family, std::uint64_t 
   constexpr int kSize = 100;  // RapidCheck's full range
   const rc::Random random(
       rc::Random::Key{seed, index, static_cast<std::uint64_t>(family), 0x736571u});
-  rc::Shrinkable<Draw> current = draws()(random, kSize);
-  const auto case_of = [&](const rc::Shrinkable<Draw>& draw) {
-    return build(draw.value(), pins, family);
-  };
-  if (!fails(case_of(current))) return std::nullopt;
-  int tried = 0;
-  for (bool smaller = true; smaller && tried < most_shrinks;) {
-    smaller = false;
-    auto candidates = current.shrinks();
-    for (auto next = candidates.next(); next && tried < most_shrinks; next = candidates.next()) {
-      ++tried;
-      if (!fails(case_of(*next))) continue;
-      current = *next;
-      smaller = true;
-      break;
-    }
-  }
-  return case_of(current);
+  Shrinker shrinker{draws()(random, kSize).value(), pins, family, fails, most_shrinks};
+  if (!fails(shrinker.smallest())) return std::nullopt;
+  shrinker.run();
+  return shrinker.smallest();
 }
 
 }  // namespace sp

@@ -117,7 +117,7 @@ std::string find_first_wrong(Backend& backend, const VerifyOptions& options,
 
 Failure describe_failure(const AlgorithmReport& row, const VerifyOptions& options,
                          std::uint64_t index, const Case& smallest, const std::string& what,
-                         const std::string& first) {
+                         const std::string& first, bool thrown) {
   const char* id = row.algorithm->id;
   std::string message = fmt::format(
       "{} fails\n  problem  {}\n  found    {}\n{}  repeat   ./seqpar verify --algorithm {}{} "
@@ -127,6 +127,10 @@ Failure describe_failure(const AlgorithmReport& row, const VerifyOptions& option
       id, describe(smallest), what, first.empty() ? "" : fmt::format("  first    {}\n", first), id,
       row.module ? fmt::format(" --module {}", name_of(*row.module)) : "", options.seed, index,
       options.repeat_flags);
+  if (!thrown && !options.rig.checked)
+    message +=
+        "\n  or with  --checked, which finds buffers touched in flight and memory that nobody "
+        "wrote";
   return {index, smallest, what, first, std::move(message)};
 }
 
@@ -168,7 +172,7 @@ void meet(Backend& backend, const VerifyOptions& options, Pins pins, std::uint64
   if (smallest) {
     std::string culprit = find_first_wrong(backend, options, algorithm, *smallest, memo);
     if (culprit == kNobody && thrown) culprit.clear();  // the error itself says where
-    report.failure = describe_failure(report, options, index, *smallest, what, culprit);
+    report.failure = describe_failure(report, options, index, *smallest, what, culprit, thrown);
   }
   ++(skipped ? report.skipped : report.cases);
 }

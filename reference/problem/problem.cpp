@@ -70,6 +70,11 @@ void validate_module(const Problem& problem) {
   }
   const Module module = *problem.module;
   require(problem.projected == 0, "projected attention has no module: it is softmax attention");
+  require(
+      problem.layers.empty() || (decay_of(module) != Decay::kPerChannel && !is_normalised(module)),
+      fmt::format("module {} in a hybrid stack is not supported; allowed: basic, lightning, "
+                  "retention",
+                  name_of(module)));
   require(is_normalised(module) || problem.epsilon == 0,
           fmt::format("module {} has no normaliser that epsilon could be added to; allowed: 0",
                       name_of(module)));
@@ -91,10 +96,6 @@ void validate_module(const Problem& problem) {
                       "outputs are the next layer's queries",
                       problem.shape.E, problem.shape.D));
   require(problem.mask.causal, "a hybrid stack is causal");
-  require(decay_of(module) != Decay::kPerChannel && !is_normalised(module),
-          fmt::format("module {} in a hybrid stack is not supported; allowed: basic, lightning, "
-                      "retention",
-                      name_of(module)));
 }
 
 void require_decay(const HostTensor& decay, DType dtype, const std::vector<std::int64_t>& shape) {

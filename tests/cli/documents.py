@@ -5,6 +5,7 @@ place; with the third argument also the lines of new algorithms in the record of
 readme_test.py checks what this writes. SPDX-License-Identifier: Apache-2.0
 """
 
+import json
 import os
 import pathlib
 import re
@@ -17,6 +18,12 @@ DOCUMENTS = ("README.md", "optimized/README.md")
 GENERATED = re.compile(
     r"(<!-- begin: seqpar (?P<words>.*?) -->\n)(?P<text>.*?)(<!-- end -->)", re.S
 )
+FORMULAS = re.compile(
+    r"(<!-- begin: formulas (?P<family>\w+) -->\n)(?P<text>.*?)(<!-- end -->)", re.S
+)
+PARAGRAPH = re.compile(r"^\*\*(?P<ids>`.*?)\*\*.*?(?=\n\n)", re.M | re.S)
+SENDS = re.compile(r"\*Sends\* (.+?); backward (.+?)\.\s\*Keeps\* (.+?)\.$", re.M | re.S)
+SENDS_AS = re.compile(r"\*Sends\* and \*keeps\* what `(.+?)` does\.$", re.M)
 SHOWN = re.compile(
     r"(<!-- run, same output[^>]*-->\n```console\n)(?P<text>\$ \./seqpar [^`]*?)(```)", re.S
 )
@@ -36,9 +43,50 @@ def without_numbers(text):
     return [" ".join(line.split()) for line in text.splitlines()]
 
 
+def paragraphs_of(text):
+    """Of every algorithm its paragraph, which starts with the algorithm's id in bold."""
+    return {
+        id: match[0]
+        for match in PARAGRAPH.finditer(text)
+        for id in re.findall(r"`(.+?)`", match["ids"])
+    }
+
+
+def formulas_of(id, paragraphs):
+    """(bytes forward, bytes backward, memory) as the paragraph's last line says."""
+    paragraph = paragraphs.get(id, "")
+    if match := SENDS_AS.search(paragraph):
+        return (f"as `{match[1]}`", "the same", formulas_of(match[1], paragraphs)[2])
+    if match := SENDS.search(paragraph):
+        return match.groups()
+    raise SystemExit(
+        f"optimized/README.md: no paragraph on `{id}` that ends with "
+        "'*Sends* ...; backward .... *Keeps* $O(...)$.'"
+    )
+
+
+def table_of_formulas(text, family, seqpar):
+    """One row for each algorithm: what the program says of it, and what its paragraph says."""
+    linear = family == "linear"
+    last = "modules" if linear else "sharding"
+    head = ("id", "paper", "what travels", "bytes forward", "bytes backward", "memory", last)
+    rows = [head, ["---"] * len(head)]
+    paragraphs = paragraphs_of(text)
+    for each in json.loads(output_of(seqpar, ["list", "--json"]))["algorithms"]:
+        if ("modules" in each) != linear:
+            continue
+        arxiv = re.search(r"arXiv:([\d.]+)", each["paper"])
+        paper = f"[{arxiv[1]}](https://arxiv.org/abs/{arxiv[1]})" if arxiv else each["paper"]
+        what = ", ".join(each[last]) if linear else each[last]
+        formulas = formulas_of(each["id"], paragraphs)
+        rows.append((f"`{each['id']}`", paper, each["pattern"], *formulas, what))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
 def with_tables(text, seqpar):
     """The document with the tables that the program prints now."""
-    return GENERATED.sub(lambda m: m[1] + output_of(seqpar, m["words"].split()) + m[4], text)
+    text = GENERATED.sub(lambda m: m[1] + output_of(seqpar, m["words"].split()) + m[4], text)
+    return FORMULAS.sub(lambda m: m[1] + table_of_formulas(text, m["family"], seqpar) + m[4], text)
 
 
 def with_outputs(text, seqpar):

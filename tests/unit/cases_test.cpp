@@ -10,6 +10,7 @@ namespace sp {
 namespace {
 
 constexpr std::uint64_t kSeed = 11;
+constexpr int kTries = 60;  // those of `seqpar verify`
 
 Case drawn_case(const Pins& pins, std::uint64_t index, Family family = Family::kSoftmax) {
   Case drawn;
@@ -138,7 +139,7 @@ TEST(Shrinking, ReachesTheSmallestCaseThatFails) {
   int found = 0;
   for (std::uint64_t index = 0; index < 50; ++index) {
     const std::optional<Case> smallest =
-        find_failure({}, Family::kSoftmax, kSeed, index, 1000, fails);
+        find_failure({}, Family::kSoftmax, kSeed, index, kTries, fails);
     if (!smallest) continue;
     ++found;
     const Problem& problem = smallest->problem;
@@ -150,6 +151,44 @@ TEST(Shrinking, ReachesTheSmallestCaseThatFails) {
     EXPECT_EQ(smallest->values, Values::kNormal);
   }
   EXPECT_GE(found, 10);
+}
+
+// Whatever a fault needs stays, and nothing beside it: here each term of a problem alone.
+TEST(Shrinking, KeepsWhatTheFailureNeedsAlone) {
+  struct Need {
+    const char* what;
+    bool (*has)(const Case&);
+  };
+  const Need needs[] = {
+      {"window", [](const Case& c) { return c.problem.mask.window > 0; }},
+      {"documents", [](const Case& c) { return c.problem.mask.segment_ids.size() > 1; }},
+      {"bf16", [](const Case& c) { return c.problem.dtype == DType::kBF16; }},
+      {"huge scores", [](const Case& c) { return c.values == Values::kHugeScores; }},
+      {"two batches", [](const Case& c) { return c.problem.shape.B == 2; }},
+      {"groups", [](const Case& c) { return c.problem.shape.H > c.problem.shape.G; }},
+      {"nodes", [](const Case& c) { return c.world.node_size > 1; }},
+      {"splits", [](const Case& c) { return c.world.splits > 1; }},
+      {"300 tokens", [](const Case& c) { return c.problem.shape.N >= 300; }},
+  };
+  for (const Need& need : needs) {
+    int found = 0;
+    for (std::uint64_t index = 0; index < 60; ++index) {
+      const auto smallest = find_failure(
+          {}, Family::kSoftmax, kSeed, index, kTries,
+          [&](const Case& drawn) { return need.has(drawn) && drawn.problem.shape.N > 0; });
+      if (!smallest) continue;
+      ++found;
+      int kept = 0;
+      for (const Need& other : needs) kept += other.has(*smallest) ? 1 : 0;
+      EXPECT_TRUE(need.has(*smallest));
+      EXPECT_EQ(kept, 1) << need.what << ": " << describe(*smallest);
+      EXPECT_FALSE(smallest->problem.mask.causal) << describe(*smallest);
+      EXPECT_EQ(smallest->problem.shape.D, 1) << describe(*smallest);
+      EXPECT_EQ(smallest->problem.shape.E, 1) << describe(*smallest);
+      EXPECT_LE(smallest->world.size, 2) << describe(*smallest);
+    }
+    EXPECT_GT(found, 0) << need.what;
+  }
 }
 
 TEST(Shrinking, TriesNoMoreCasesThanItMay) {
