@@ -8,9 +8,6 @@
 #include "experiments/emulated_backend.hpp"
 #include "harness/cluster/simulation.hpp"
 #include "reference/problem/error.hpp"
-#ifdef SP_HAVE_CUDA
-#include "harness/run/gpu_backend.hpp"
-#endif
 #ifdef SP_HAVE_CUDA_MPI
 #include "harness/run/gpu_mpi_backend.hpp"
 #endif
@@ -46,18 +43,36 @@ constexpr const char* kNoCuda = SP_CUDA_ABSENCE;
   return std::getenv("SLURM_PROCID") != nullptr && (tasks == nullptr || std::string(tasks) != "1");
 }
 
+Transport parse_transport(const std::string& name, const std::string& backend) {
+  if (name.empty()) return Transport::kAuto;
+  if (backend != "cuda" && backend != "emulated") {
+    throw Error(
+        ErrorKind::kUsage,
+        fmt::format("--transport says how GPUs exchange messages, and back-end {} has none; "
+                    "allowed with it: --backend cuda, emulated",
+                    backend));
+  }
+  return name == "local" ? Transport::kLocal : Transport::kNccl;
+}
+
 std::unique_ptr<Backend> make_cuda_backend([[maybe_unused]] std::chrono::milliseconds time_limit,
+                                           [[maybe_unused]] Transport transport,
                                            [[maybe_unused]] Command& command) {
 #ifdef SP_HAVE_CUDA
 #ifdef SP_HAVE_CUDA_MPI
   if (is_one_of_several()) {
+    if (transport == Transport::kLocal) {
+      throw Error(ErrorKind::kUsage,
+                  "--transport local joins ranks of one process; under mpirun every rank is one: "
+                  "allowed: nccl");
+    }
     const auto session = std::make_shared<MpiSession>(nullptr, nullptr);
     command.session = session;
     command.abort = mpi_abort;
     return cuda::make_mpi_backend(*session, time_limit);
   }
 #endif
-  return cuda::make_backend(time_limit);
+  return cuda::make_backend(time_limit, transport);
 #else
   throw Error(
       ErrorKind::kEnvironment,
@@ -73,7 +88,8 @@ const std::vector<BackendInfo>& backends() {
   static const std::vector<BackendInfo> all{
       {"thread", "ranks are threads of one process", ""},
       {"mpi", "one rank per process, started by mpirun", kNoMpi},
-      {"cuda", "one GPU per rank, NCCL; ranks are threads, or processes under mpirun", kNoCuda},
+      {"cuda", "ranks are threads with a GPU each or in common, or processes under mpirun",
+       kNoCuda},
       {"emulated", "the CUDA and NCCL half, executed and checked on the CPU", emulator_absence()},
       {"sim", "ranks of a simulated cluster, which compute on the CPU", ""},
       {"ledger", "of verify: threads whose kernels keep books of all pairs, without rounding", ""}};
@@ -82,7 +98,8 @@ const std::vector<BackendInfo>& backends() {
 
 std::unique_ptr<Backend> make_backend(const std::string& name, std::chrono::milliseconds time_limit,
                                       [[maybe_unused]] Command& command,
-                                      const std::string& platform) {
+                                      const std::string& platform, const std::string& transport) {
+  const Transport over = parse_transport(transport, name);
   if (!platform.empty() && name != "sim") {
     throw Error(ErrorKind::kUsage,
                 fmt::format("--platform describes a simulated cluster, and back-end {} is none; "
@@ -100,8 +117,8 @@ std::unique_ptr<Backend> make_backend(const std::string& name, std::chrono::mill
     throw Error(ErrorKind::kEnvironment, fmt::format("back-end mpi is not built: {}", kNoMpi));
 #endif
   }
-  if (name == "cuda") return make_cuda_backend(time_limit, command);
-  if (name == "emulated") return make_emulated_backend(time_limit, command.words);
+  if (name == "cuda") return make_cuda_backend(time_limit, over, command);
+  if (name == "emulated") return make_emulated_backend(time_limit, over, command.words);
   if (name == "sim") {
     return make_sim_backend(find_platform(platform.empty() ? kDefaultPlatform : platform));
   }

@@ -23,9 +23,10 @@ const std::vector<BackendInfo>& backends();
 constexpr const char* kDefaultPlatform = "dgx_a100";
 
 // Throws Error(kUsage) for an unknown name, Error(kEnvironment) for one that this build lacks. A
-// platform is for `sim` alone; empty: the default.
+// platform is for `sim` alone, a transport (nccl or local) for cuda and emulated; empty: the default.
 std::unique_ptr<Backend> make_backend(const std::string& name, std::chrono::milliseconds time_limit,
-                                      Command& command, const std::string& platform = "");
+                                      Command& command, const std::string& platform = "",
+                                      const std::string& transport = "");
 
 // The environment record, with the GPUs where this build knows them.
 Environment capture_environment_with_gpus();

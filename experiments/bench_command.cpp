@@ -46,7 +46,7 @@ int bench_command(const BenchWords& o, Command& command) {
                 fmt::format("--trace cannot follow back-end {}; allowed: thread, mpi", o.backend));
   const std::unique_ptr<Backend> backend = make_backend(
       o.backend, std::chrono::milliseconds(static_cast<std::int64_t>(o.time_limit_s * 1000)),
-      command);
+      command, "", o.transport);
   const BenchPlan plan = plan_bench(o, *backend);
   if (!o.trace.empty()) require_one_run(plan);
   if (backend->leads()) require_outputs(o);
@@ -71,6 +71,10 @@ void add_bench(const CommandLine& app, Command& command) {
   const auto o = std::make_shared<BenchWords>();
   sub.option("--algorithm", o->algorithm, "Ids, comma-separated, or all").show_default();
   sub.option("--backend", o->backend, "thread, mpi, cuda or emulated").show_default();
+  sub.option("--transport", o->transport,
+             "Of --backend cuda and emulated: nccl or local (default nccl where there are as many "
+             "GPUs)")
+      .one_of({"nccl", "local"});
   sub.option("--ranks", o->ranks, "Rank counts: 8, 2,4,8, 1..9, 8:64:*2 (default 1,2,4,8)");
   sub.option("--ranks-per-node", o->ranks_per_node, "Ranks per node, for algorithms with a mesh")
       .show_default();

@@ -19,7 +19,8 @@ namespace sp {
 
 // As typed.
 struct BenchWords {
-  std::string algorithm = "all", backend = "thread", ranks, tokens = "4K", batch = "1", heads = "8";
+  std::string algorithm = "all", backend = "thread", transport, ranks, tokens = "4K", batch = "1",
+              heads = "8";
   std::string kv_heads, head_size = "64", value_head_size, projected = "256", dtype = "f32";
   std::string causal = "on", module = "basic", layers = "LLLN", floor, out, trace;
   std::int64_t warmups = 1, repetitions = 20, ranks_per_node = 1, splits = 1;

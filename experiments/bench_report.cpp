@@ -46,7 +46,7 @@ std::string other_row(const BenchRow& row) {
 
 // What only devices can tell of the rows above; nothing elsewhere.
 std::string device_text(const BenchTable& table) {
-  constexpr const char* kDeviceRow = "{} {:<26} {:<10} {:>4} {:>9} {:>9} {:>7} {:>9} {:>8}\n";
+  constexpr const char* kDeviceRow = "{} {:<26} {:<10} {:>4} {:>4} {:>9} {:>9} {:>7} {:>9} {:>8}\n";
   std::string text;
   for (const BenchRow& row : table.rows) {
     if (row.passes.empty() || std::isnan(row.peak_flops)) continue;
@@ -54,16 +54,16 @@ std::string device_text(const BenchTable& table) {
       text =
           "# devices: %peak of the tensor cores or, in f32, of plain arithmetic; busbw: bytes sent "
           "by the busiest rank / time in communication (nccl-tests' definition); overlap: "
-          "communication that computation hides\n";
-      text += fmt::format(kDeviceRow, '#', "algorithm", "module", "P", "N", "TFLOP/s", "%peak",
-                          "busbw", "overlap");
-      text += fmt::format(kDeviceRow, '#', "", "", "1", "1", "per rank", "%", "GB/s", "%");
+          "communication that computation hides; fewer GPUs than P: ranks share them\n";
+      text += fmt::format(kDeviceRow, '#', "algorithm", "module", "P", "GPUs", "N", "TFLOP/s",
+                          "%peak", "busbw", "overlap");
+      text += fmt::format(kDeviceRow, '#', "", "", "1", "1", "1", "per GPU", "%", "GB/s", "%");
     }
     const Score s = score(row);
-    text += fmt::format(kDeviceRow, ' ', row.algorithm, row.module.empty() ? "-" : row.module,
-                        row.ranks, row.tokens, figure(s.gflops / 1e3 / row.ranks),
-                        figure(s.percent_of_peak), figure(s.bus_bandwidth / 1e9),
-                        number(s.overlap_percent, 1));
+    text += fmt::format(
+        kDeviceRow, ' ', row.algorithm, row.module.empty() ? "-" : row.module, row.ranks, row.cores,
+        row.tokens, figure(s.gflops / 1e3 / std::min(row.ranks, row.cores)),
+        figure(s.percent_of_peak), figure(s.bus_bandwidth / 1e9), number(s.overlap_percent, 1));
   }
   return text;
 }

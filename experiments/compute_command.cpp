@@ -16,7 +16,7 @@ namespace sp {
 namespace {
 
 struct Options {
-  std::string algorithm, backend = "thread", platform, problem, result;
+  std::string algorithm, backend = "thread", platform, transport, problem, result;
   int ranks = 4, ranks_per_node = 1, splits = 1;
   double time_limit_s = 60;
 };
@@ -28,7 +28,7 @@ int compute(const Options& options, Command& command) {
   const std::unique_ptr<Backend> backend = make_backend(
       options.backend,
       std::chrono::milliseconds(static_cast<std::int64_t>(options.time_limit_s * 1000)), command,
-      options.platform);
+      options.platform, options.transport);
   const World world{options.ranks, options.ranks_per_node, options.splits};
   validate(world, *backend);
   const ProblemFile file = read_problem(options.problem);
@@ -58,6 +58,10 @@ void add_compute(const CommandLine& app, Command& command) {
   sub.option("--backend", options->backend, "thread, mpi, cuda, emulated or sim").show_default();
   sub.option("--platform", options->platform,
              "Of --backend sim: a name of `seqpar list` or a file (default dgx_a100)");
+  sub.option("--transport", options->transport,
+             "Of --backend cuda and emulated: nccl or local (default nccl where there are as many "
+             "GPUs)")
+      .one_of({"nccl", "local"});
   sub.option("--ranks", options->ranks, "Number of ranks").show_default();
   sub.option("--ranks-per-node", options->ranks_per_node,
              "Ranks per node, for algorithms with a mesh")

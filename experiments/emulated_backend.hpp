@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "harness/run/backend.hpp"
+#include "harness/run/gpu_backend.hpp"
 
 namespace sp {
 
@@ -18,6 +18,7 @@ std::string emulator_absence();
 // `words` are those of this process. In the plain program this does not return: the process goes on
 // as seqpar-emulated with the same words. Throws Error(kEnvironment) where that was not built.
 std::unique_ptr<Backend> make_emulated_backend(std::chrono::milliseconds time_limit,
+                                               Transport transport,
                                                const std::vector<std::string>& words);
 
 }  // namespace sp

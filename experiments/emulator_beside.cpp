@@ -27,6 +27,7 @@ std::string emulator_absence() {
 }
 
 std::unique_ptr<Backend> make_emulated_backend(std::chrono::milliseconds /*time_limit*/,
+                                               Transport /*transport*/,
                                                const std::vector<std::string>& words) {
   std::vector<char*> arguments;
   for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));

@@ -19,8 +19,8 @@ namespace {
 
 // As typed; empty means drawn.
 struct Options {
-  std::string algorithm = "all", family, backend = "thread", platform, ranks, dtype, values, out;
-  std::string module, layers;
+  std::string algorithm = "all", family, backend = "thread", platform, transport, ranks;
+  std::string dtype, values, out, module, layers;
   std::string tokens, batch, heads, kv_heads, head_size, value_head_size, window, projected;
   std::string causal, segments;
   int ranks_per_node = 0, splits = 0;
@@ -193,7 +193,7 @@ int verify_by_ledger(const Options& o, const Command& command) {
   pins_of(o, pinned);
   const std::string ranks = o.ranks.empty() ? "" : " --ranks " + o.ranks;
   if (pinned != ranks || o.forward_only || o.checked || o.chaos || o.only_case ||
-      !o.platform.empty()) {
+      !o.platform.empty() || !o.transport.empty()) {
     throw Error(ErrorKind::kUsage,
                 "back-end ledger proves problems of its own, forward and backward; allowed with "
                 "it: --algorithm, --family, --ranks, --timeout, --out, --json");
@@ -230,13 +230,14 @@ int verify_command(const Options& o, Command& command) {
   options.pins = pins_of(o, options.repeat_flags);
   const std::unique_ptr<Backend> backend = make_backend(
       o.backend, std::chrono::milliseconds(static_cast<std::int64_t>(o.time_limit_s * 1000)),
-      command, o.platform);
+      command, o.platform, o.transport);
   for (const int ranks : options.pins.ranks) validate({ranks}, *backend);
   if (o.ranks_per_node > 0)
     options.pins.ranks = ranks_in_nodes(options.pins.ranks, o.ranks_per_node, *backend);
   options.repeat_flags = fmt::format(
-      " --backend {}{}{}{}{}{}", o.backend, o.platform.empty() ? "" : " --platform " + o.platform,
-      options.repeat_flags, o.forward_only ? " --forward-only" : "", o.checked ? " --checked" : "",
+      " --backend {}{}{}{}{}{}{}", o.backend, o.platform.empty() ? "" : " --platform " + o.platform,
+      o.transport.empty() ? "" : " --transport " + o.transport, options.repeat_flags,
+      o.forward_only ? " --forward-only" : "", o.checked ? " --checked" : "",
       o.chaos ? fmt::format(" --chaos {}", *o.chaos) : "");
   options.seed = o.seed;
   options.cases = o.only_case ? 1 : o.cases;
@@ -310,6 +311,10 @@ void add_verify(const CommandLine& app, Command& command) {
       .show_default();
   sub.option("--platform", o->platform,
              "Of --backend sim: a name of `seqpar list` or a file (default dgx_a100)");
+  sub.option("--transport", o->transport,
+             "Of --backend cuda and emulated: nccl, or local, copies between ranks of one process "
+             "(default nccl, local where GPUs are fewer than ranks)")
+      .one_of({"nccl", "local"});
   sub.option("--ranks", o->ranks,
              "Rank counts to draw from: 8, 2,4,8, 1..9, 8:64:*2 (default 1..9,16)");
   sub.option("--ranks-per-node", o->ranks_per_node,

@@ -77,7 +77,7 @@ void Block::begin(const KernelLaunch& kernel_launch) {
   sabotage = Sabotages::planted();
   who = kernel_launch.who;
   const std::uint64_t machine_seed = mix(settings().seed);
-  sum_order = static_cast<int>(machine_seed % 4);
+  sum_order = static_cast<int>(machine_seed % 6);
   exp2_seed = static_cast<std::uint32_t>(machine_seed >> 32);
   const dim3 shape = kernel_launch.block;
   threads = static_cast<int>(shape.x * shape.y * shape.z);

@@ -81,7 +81,7 @@ struct Block {
   Sabotages sabotage{};
   std::unique_ptr<AccessCounter> counter;  // null: nobody counts
   Accessor who;                            // its block is this one
-  int sum_order = 0;                       // of mma, of four
+  int sum_order = 0;                       // of mma, of six
   std::uint32_t exp2_seed = 0;
 
   // Of the block.

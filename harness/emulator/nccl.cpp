@@ -1,11 +1,18 @@
 // NCCL's functions: handles, groups, errors.
+//
+// Non-blocking communicators say ncclInProgress as the documentation allows, whether they need to or
+// not: until ncclCommGetAsyncError has said something else, nobody may use them.
 // SPDX-License-Identifier: Apache-2.0
 #include "harness/emulator/include/nccl.h"
 
 #include <fmt/format.h>
 
+#include <atomic>
 #include <cstring>
+#include <functional>
 #include <map>
+#include <thread>
+#include <type_traits>
 #include <unordered_map>
 
 #include "harness/emulator/nccl_world.hpp"
@@ -15,10 +22,23 @@
 namespace sp::emulator {
 namespace {
 
+// What a non-blocking communicator does on a thread of its own.
+struct Job {
+  std::function<void()> work;    // may block; throws Fault
+  std::function<void()> finish;  // by whoever asks, after the work
+  std::atomic<bool> done{false};
+  std::optional<Fault> fault;
+  std::jthread thread;  // last: ends first
+};
+
 struct Comm {
   std::shared_ptr<NcclWorld> world;
   int rank = 0;
+  bool blocking = true;
   bool finalized = false;
+  int busy = 0;              // how often ncclCommGetAsyncError still says ncclInProgress
+  std::shared_ptr<Job> job;  // that must end first
+  std::thread::id inside{};  // a call that blocks, of this thread
 };
 
 std::mutex mutex;  // of what follows
@@ -54,8 +74,12 @@ ncclResult_t code_of(FaultKind kind) {
 template <class F>
 ncclResult_t guarded(const char* call, F&& f) {
   try {
-    f();
-    return ncclSuccess;
+    if constexpr (std::is_same_v<decltype(f()), ncclResult_t>) {
+      return f();
+    } else {
+      f();
+      return ncclSuccess;
+    }
   } catch (const Fault& fault) {
     last_error = fmt::format("{}: {}", call, fault.what());
     record_fault(Fault(fault.kind(), last_error));
@@ -71,6 +95,48 @@ Comm find(ncclComm_t comm) {
   const auto found = comms.find(reinterpret_cast<std::uint64_t>(comm));
   if (found == comms.end()) refuse("the communicator is destroyed, aborted or was never made");
   return found->second;
+}
+
+std::uint64_t number_of(ncclComm_t comm) { return reinterpret_cast<std::uint64_t>(comm); }
+
+// One that may be used.
+Comm find_idle(ncclComm_t comm) {
+  Comm found = find(comm);
+  if (found.job != nullptr || found.busy > 0) {
+    refuse("the communicator is in progress: ncclCommGetAsyncError says when it may be used");
+  }
+  return found;
+}
+
+// Changes the communicator, if it still exists.
+template <class F>
+void change(ncclComm_t comm, F&& f) {
+  const std::lock_guard lock(mutex);
+  const auto found = comms.find(number_of(comm));
+  if (found != comms.end()) f(found->second);
+}
+
+// Something of a non-blocking communicator is under way, for a moment or as long as the job takes.
+ncclResult_t set_busy(ncclComm_t comm) {
+  static std::atomic<std::uint64_t> calls = 0;
+  const int polls = static_cast<int>((calls++ + settings().seed) % 3);
+  change(comm, [&](Comm& of) { of.busy = of.blocking ? 0 : polls; });
+  return polls > 0 && !find(comm).blocking ? ncclInProgress : ncclSuccess;
+}
+ncclResult_t start(ncclComm_t comm, std::function<void()> work, std::function<void()> finish) {
+  auto job = std::make_shared<Job>();
+  job->work = std::move(work);
+  job->finish = std::move(finish);
+  change(comm, [&](Comm& of) { of.job = job; });
+  job->thread = std::jthread([own = job.get()] {
+    try {
+      own->work();
+    } catch (const Fault& fault) {
+      own->fault = fault;
+    }
+    own->done = true;
+  });
+  return ncclInProgress;
 }
 
 // In which order every device posted since there were no communicators, and whether one was aborted.
@@ -97,9 +163,12 @@ void compare_orders() {
                 "communicators are used in different orders, which may hang: " + circle);
 }
 
-ncclComm_t add(std::shared_ptr<NcclWorld> world, int rank) {
+ncclComm_t add(std::shared_ptr<NcclWorld> world, int rank, bool blocking) {
   const std::lock_guard lock(mutex);
-  comms[++handles] = {std::move(world), rank, false};
+  Comm& made = comms[++handles];
+  made.world = std::move(world);
+  made.rank = rank;
+  made.blocking = blocking;
   return reinterpret_cast<ncclComm_t>(handles);
 }
 
@@ -112,12 +181,13 @@ Comm remove(ncclComm_t comm, bool aborted) {
 }
 
 // The operations of one group, in any order.
-void post(const std::vector<Grouped>& operations) {
+ncclResult_t post(const std::vector<Grouped>& operations) {
+  ncclResult_t result = ncclSuccess;
   std::vector<std::uint64_t> meetings;
   std::string what;
   int device = -1;
   for (const Grouped& operation : operations) {
-    const Comm comm = find(operation.comm);
+    const Comm comm = find_idle(operation.comm);
     if (comm.finalized) refuse("the communicator is finalized");
     device = comm.world->device(comm.rank);
     int current = -1;
@@ -131,9 +201,11 @@ void post(const std::vector<Grouped>& operations) {
     if (what.empty())
       what =
           fmt::format("{} among {} ranks", operation.calls.front().describe(), comm.world->size());
+    if (set_busy(operation.comm) == ncclInProgress) result = ncclInProgress;
   }
   const std::lock_guard lock(mutex);
   if (device >= 0) orders.of_device[device].add(std::move(what), std::move(meetings));
+  return result;
 }
 
 void add_to_group(ncclComm_t comm, cudaStream_t stream, const NcclCall& call) {
@@ -152,6 +224,7 @@ ncclResult_t call(const char* name, ncclComm_t comm, cudaStream_t stream, const 
     if (group.depth == 0) return post({{comm, stream, {what}}});
     try {
       add_to_group(comm, stream, what);
+      return ncclSuccess;
     } catch (const Fault& fault) {
       if (!group.fault) group.fault = fault;
       throw;
@@ -209,6 +282,11 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
 }
 
 ncclResult_t ncclCommInitRank(ncclComm_t* comm, int size, ncclUniqueId id, int rank) {
+  return ncclCommInitRankConfig(comm, size, id, rank, nullptr);
+}
+
+ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int size, ncclUniqueId id, int rank,
+                                    ncclConfig_t* config) {
   return guarded("ncclCommInitRank", [&] {
     refuse_in_group("ncclCommInitRank");
     if (size < 1 || rank < 0 || rank >= size) refuse(fmt::format("rank {} of {}", rank, size));
@@ -224,38 +302,64 @@ ncclResult_t ncclCommInitRank(ncclComm_t* comm, int size, ncclUniqueId id, int r
       if (found->second == nullptr) found->second = std::make_shared<NcclWorld>(size);
       world = found->second;
     }
-    world->join(rank, device, size);
-    {
+    const auto join = [world, rank, device, size, number] {
+      world->join(rank, device, size);
       const std::lock_guard lock(mutex);
       worlds.erase(number);
+    };
+    if (config != nullptr && config->blocking == 0) {
+      *comm = add(world, rank, false);
+      return start(*comm, join, [] {});
     }
-    *comm = add(std::move(world), rank);
+    join();
+    *comm = add(world, rank, true);
+    return ncclSuccess;
   });
 }
 
-ncclResult_t ncclCommSplit(ncclComm_t comm, int colour, int key, ncclComm_t* part, void* config) {
+ncclResult_t ncclCommSplit(ncclComm_t comm, int colour, int key, ncclComm_t* part,
+                           ncclConfig_t* config) {
   return guarded("ncclCommSplit", [&] {
     refuse_in_group("ncclCommSplit");
     if (config != nullptr) refuse("the emulator has no configurations");
     if (colour < 0 && colour != NCCL_SPLIT_NOCOLOR) refuse(fmt::format("colour {}", colour));
-    const Comm parent = find(comm);
-    auto [world, rank] = parent.world->split(parent.rank, colour, key);
-    *part = world == nullptr ? nullptr : add(std::move(world), rank);
+    const Comm parent = find_idle(comm);
+    const auto made = std::make_shared<NcclWorld::Part>();
+    const auto split = [made, world = parent.world, rank = parent.rank, colour, key] {
+      *made = world->split(rank, colour, key);
+    };
+    const auto give = [made, part, blocking = parent.blocking] {
+      *part = made->world == nullptr ? nullptr : add(made->world, made->rank, blocking);
+    };
+    if (!parent.blocking) return start(comm, split, give);
+    change(comm, [](Comm& of) { of.inside = std::this_thread::get_id(); });
+    try {
+      split();
+    } catch (const Fault&) {
+      change(comm, [](Comm& of) { of.inside = {}; });
+      throw;
+    }
+    change(comm, [](Comm& of) { of.inside = {}; });
+    give();
+    return ncclSuccess;
   });
 }
 
 ncclResult_t ncclCommFinalize(ncclComm_t comm) {
   return guarded("ncclCommFinalize", [&] {
     check_groups_closed("ncclCommFinalize");
-    find(comm);
-    const std::lock_guard lock(mutex);
-    comms[reinterpret_cast<std::uint64_t>(comm)].finalized = true;
+    find_idle(comm);
+    change(comm, [](Comm& of) { of.finalized = true; });
+    return set_busy(comm);
   });
 }
 
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
   return guarded("ncclCommDestroy", [&] {
     check_groups_closed("ncclCommDestroy");
+    if (const Comm found = find_idle(comm); !found.blocking && !found.finalized) {
+      refuse("a non-blocking communicator is finalized first, and asked whether that is done");
+    }
     const Comm removed = remove(comm, false);
     removed.world->leave(removed.rank);
     compare_orders();
@@ -265,6 +369,12 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
   return guarded("ncclCommAbort", [&] {
     const Comm removed = remove(comm, true);
+    if (removed.inside != std::thread::id{} && removed.inside != std::this_thread::get_id()) {
+      record_fault(Fault(FaultKind::kApi,
+                         "ncclCommAbort: another thread is inside a call with this communicator, "
+                         "which blocks; only one that was made non-blocking can be aborted, while "
+                         "nobody is inside"));
+    }
     removed.world->abort(removed.rank);
     compare_orders();
   });
@@ -273,6 +383,17 @@ ncclResult_t ncclCommAbort(ncclComm_t comm) {
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
   return guarded("ncclCommGetAsyncError", [&] {
     const Comm found = find(comm);
+    if (found.job != nullptr) {
+      *error = ncclInProgress;
+      if (!found.job->done) return;
+      change(comm, [](Comm& of) { of.job = nullptr; });
+      if (found.job->fault) throw Fault(*found.job->fault);
+      found.job->finish();
+    } else if (found.busy > 0) {
+      change(comm, [](Comm& of) { --of.busy; });
+      *error = ncclInProgress;
+      return;
+    }
     *error = found.world->state(found.rank);
   });
 }
@@ -302,10 +423,10 @@ ncclResult_t ncclGroupStart() {
 ncclResult_t ncclGroupEnd() {
   return guarded("ncclGroupEnd", [&] {
     if (group.depth == 0) refuse("no group is open");
-    if (--group.depth > 0) return;
+    if (--group.depth > 0) return ncclSuccess;
     const Group closed = std::exchange(group, {});
     if (closed.fault) throw Fault(*closed.fault);
-    post(closed.operations);
+    return post(closed.operations);
   });
 }
 

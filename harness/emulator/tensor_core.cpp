@@ -1,10 +1,13 @@
 // ldmatrix and mma.m16n8k16, with the layouts of the PTX ISA.
 //
-// Sums  16 products, exact in f32, and the accumulator are added in f32, each addition rounded to
-//       the nearest. The order is unspecified on a GPU; here it follows from the machine's seed,
-//       the same for all launches, so equal launches give equal bits.
+// Sums  16 products, exact in f32, and the accumulator are added in an order that is unspecified on a
+//       GPU; here it follows from the machine's seed, the same for all launches, so equal launches
+//       give equal bits. Either in f32, each addition rounded to the nearest; or, as measured on
+//       A100 (8 products at a time) and H100 (16; arXiv:2511.10909, 2512.07004), cut off at the last
+//       bit of the largest addend, added without rounding, and cut off again.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "harness/emulator/block.hpp"
@@ -90,6 +93,39 @@ void add(Row* c, const Row* sum) {
   for (int i = 0; i < kM; ++i) c[i] += sum[i];
 }
 
+// x without what lies below `unit`, a power of two.
+double cut_off(double x, double unit) { return std::trunc(x / unit) * unit; }
+float cut_off_to_float(double x) {
+  const auto nearest = static_cast<float>(x);
+  return std::fabs(static_cast<double>(nearest)) > std::fabs(x) ? std::nextafterf(nearest, 0.0f)
+                                                                : nearest;
+}
+
+// c += a b, kGroup products at a time. All addends are multiples of the last bit of the largest, up to
+// 17 of them below 2^24: their sum is exact in double.
+template <int kGroup>
+void add_truncated(Row* c, const float (&a)[kM][kK], const Row* b) {
+  for (int i = 0; i < kM; ++i) {
+    for (int j = 0; j < kN; ++j) {
+      for (int k = 0; k < kK; k += kGroup) {
+        double addends[kGroup + 1] = {c[i][j]}, largest = std::fabs(addends[0]);
+        for (int e = 0; e < kGroup; ++e) {
+          addends[e + 1] = static_cast<double>(a[i][k + e]) * b[k + e][j];
+          largest = std::fabs(addends[e + 1]) > largest ? std::fabs(addends[e + 1]) : largest;
+        }
+        double sum = 0;
+        if (largest > 0 && std::isfinite(largest)) {
+          const double unit = std::ldexp(1.0, std::max(std::ilogb(largest), -126) - 23);
+          for (const double addend : addends) sum += cut_off(addend, unit);
+        } else {  // zeros, or something that is no number
+          for (const double addend : addends) sum += addend;
+        }
+        c[i][j] = cut_off_to_float(sum);
+      }
+    }
+  }
+}
+
 // c += a b in one of the orders that a tensor core might use.
 void multiply_add(Row* c, const float (&a)[kM][kK], const Row* b, int order) {
   if (order == 0) {  // the accumulator, then the products
@@ -100,7 +136,11 @@ void multiply_add(Row* c, const float (&a)[kM][kK], const Row* b, int order) {
     Row sum[kM] = {};
     add_products<0, 1, kK>(sum, a, b);
     add(c, sum);
-  } else {  // the same in two halves
+  } else if (order == 4) {
+    add_truncated<8>(c, a, b);
+  } else if (order == 5) {
+    add_truncated<16>(c, a, b);
+  } else {  // the products by themselves in two halves
     Row low[kM] = {}, high[kM] = {};
     add_products<0, 1, kK / 2>(low, a, b);
     add(c, low);

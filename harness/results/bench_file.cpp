@@ -166,8 +166,8 @@ void write_costs(hid_t group, const Writer& writer) {
   writer.cells(group, "flops_ratio", "flops of all ranks / flops on one rank", "1",
                [](const BenchRow& row) { return score(row).flops_ratio; });
   writer.cells(
-      group, "cores", "logical processors that the ranks may use", "1",
-      [](const BenchRow& row) { return row.passes.empty() ? BenchRow::kNone : row.cores; });
+      group, "cores", "logical processors that the ranks may use, or devices that they compute on",
+      "1", [](const BenchRow& row) { return row.passes.empty() ? BenchRow::kNone : row.cores; });
   writer.cells(group, "peak_flops", "peak of one rank's device in the storage type", "1/s",
                [](const BenchRow& row) { return row.peak_flops; });
   writer.cells(group, "percent_of_ideal",

@@ -65,7 +65,8 @@ Score score(const BenchRow& row) {
   result.messages_sent = sum(row.passes, &PassRecord::messages_sent);
   const double flops = sum(row.passes, &PassRecord::flops);
   result.gflops = flops / result.total.median / 1e9;
-  result.percent_of_peak = 100 * 1e9 * result.gflops / (row.ranks * row.peak_flops);
+  result.percent_of_peak =
+      100 * 1e9 * result.gflops / (std::min(row.ranks, row.cores) * row.peak_flops);
   const std::vector<double> communicating = sum(row.passes, &PassRecord::communicating_s);
   if (const double busy = summarize(communicating).median; busy > 0) {
     const double waiting = summarize(sum(row.passes, &PassRecord::waiting_s)).median;

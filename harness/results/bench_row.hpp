@@ -71,7 +71,7 @@ struct Score {
   double messages_sent = BenchRow::kNone;
   double gflops = BenchRow::kNone;  // 1e9 flops per second, all ranks together
   // Of a device back-end:
-  double percent_of_peak = BenchRow::kNone;  // flops per second of a rank / its device's peak
+  double percent_of_peak = BenchRow::kNone;  // flops per second / the peak of all devices
   double bus_bandwidth = BenchRow::kNone;    // bytes per second: sent / time in communication
   double overlap_percent = BenchRow::kNone;  // of the time in communication
 };

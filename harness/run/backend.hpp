@@ -64,6 +64,8 @@ class Backend {
   virtual Operands operands() const { return Operands::kAccumulator; }
   virtual bool knows_f64() const { return true; }
   virtual std::int64_t longest() const { return kLongestDraw; }  // problem that it does in a moment
+  // That so many ranks compute on, where they compute on devices: fewer than ranks, and they share.
+  virtual int devices(int ranks) const { return ranks; }
   // Runs the body on ranks 0..ranks-1; collective over the processes of the back-end. Throws the
   // first failure.
   virtual void run(int ranks, const Rig& rig, const std::function<void(Machine&)>& body) = 0;

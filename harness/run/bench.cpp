@@ -194,7 +194,7 @@ PassRecord over_ranks(const std::vector<RankRecord>& ranks, std::size_t pass) {
   return record;
 }
 
-void fill(BenchRow& row, const std::vector<RankRecord>& ranks) {
+void fill(BenchRow& row, const std::vector<RankRecord>& ranks, const Backend& backend) {
   const RankRecord& first = ranks.front();
   for (std::size_t pass = 0; pass < first.samples.size(); ++pass)
     row.passes.push_back(over_ranks(ranks, pass));
@@ -207,7 +207,7 @@ void fill(BenchRow& row, const std::vector<RankRecord>& ranks) {
   }
   row.cores = usable_cores(placements);
   row.peak_flops = first.peak_flops;
-  if (!std::isnan(row.peak_flops)) row.cores = row.ranks;  // every rank has a device of its own
+  if (!std::isnan(row.peak_flops)) row.cores = backend.devices(row.ranks);
   row.flops_imbalance = imbalance(flops);
   for (std::size_t i = 0; i < first.samples.front().size(); ++i) {
     std::vector<double> busy;
@@ -305,7 +305,7 @@ BenchRow bench(Backend& backend, const Algorithm& algorithm, const Case& drawn,
   try {
     if (!passes_check(backend, algorithm, drawn, options, row)) return row;
     const auto ranks = time_ranks(backend, algorithm, drawn, inputs, options, out_of_memory);
-    if (!ranks.empty()) fill(row, ranks);
+    if (!ranks.empty()) fill(row, ranks, backend);
   } catch (const Error& error) {
     if (!backend.survives_failure()) throw;
     row.status = out_of_memory ? RowStatus::kOom : RowStatus::kFailed;

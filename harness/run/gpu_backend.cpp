@@ -3,13 +3,16 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <latch>
 #include <thread>
 #include <vector>
 
 #include "harness/run/gpu_machine.hpp"
 #include "harness/run/rank_failures.hpp"
+#include "optimized/comm/local/local_world.hpp"
 #include "optimized/comm/nccl/nccl_communicator.hpp"
+#include "optimized/comm/peer_failure.hpp"
 #ifdef SP_EMULATOR
 #include "harness/emulator/emulator.hpp"
 #endif
@@ -19,62 +22,112 @@ namespace {
 
 #ifdef SP_EMULATOR
 constexpr const char* kName = "emulated";
-constexpr bool kSurvivesFailure = true;
+constexpr bool kEmulated = true;
 constexpr std::int64_t kLongest = 130;  // it executes every thread of a kernel one after the other
+constexpr int kMostLocal = 8;           // a device has 63 streams, a rank up to seven
 
 // The first fault since the last call; devices are as new.
-std::string clean_up(int ranks, bool failed) {
-  for (int rank = 0; failed && rank < ranks; ++rank) {
-    cudaSetDevice(rank);
+std::string clean_up(int devices, bool failed) {
+  for (int device = 0; failed && device < devices; ++device) {
+    cudaSetDevice(device);
     cudaDeviceReset();
   }
   if (failed) emulator::take_leaks();  // a failed rank may leave what it had
   std::string found = emulator::take_fault().what;
-  for (int rank = 0; !failed && rank < ranks; ++rank) {
-    const emulator::Objects left = emulator::live_objects(rank);
+  for (int device = 0; !failed && device < devices; ++device) {
+    const emulator::Objects left = emulator::live_objects(device);
     if (left.total() == 0) continue;
-    found += fmt::format("device {} still has {} streams, {} events, {} allocations", rank,
+    found += fmt::format("device {} still has {} streams, {} events, {} allocations", device,
                          left.streams, left.events, left.allocations);
     break;
   }
-  return found;
+  return found.empty() ? found : "the emulator found: " + found;
 }
 #else
 constexpr const char* kName = "cuda";
-constexpr bool kSurvivesFailure = false;
+constexpr bool kEmulated = false;
 constexpr std::int64_t kLongest = 5000;
+constexpr int kMostLocal = kMostLocalRanks;
 std::string clean_up(int, bool) { return {}; }
 #endif
 
+// f(rank) on a thread of its own each. not_started(first) where there are no more threads to be had:
+// the started ones must not wait for those from `first` on.
+template <class F, class G>
+void run_on_threads(int ranks, F&& f, G&& not_started) {
+  std::vector<std::jthread> threads;
+  for (int rank = 0; rank < ranks; ++rank) {
+    try {
+      threads.emplace_back(f, rank);
+    } catch (...) {
+      return not_started(rank);
+    }
+  }
+}
+
+// Errors of kernels stay with a device until its process ends.
+bool devices_work(int devices) {
+  for (int device = 0; device < devices; ++device) {
+    if (cudaSetDevice(device) != cudaSuccess || cudaDeviceSynchronize() != cudaSuccess)
+      return false;
+  }
+  return true;
+}
+
 class GpuBackend final : public Backend {
  public:
-  explicit GpuBackend(std::chrono::milliseconds time_limit) : time_limit_(time_limit) {}
+  GpuBackend(std::chrono::milliseconds time_limit, Transport transport)
+      : time_limit_(time_limit), transport_(transport) {}
   const char* name() const override { return kName; }
-  int most_ranks() const override { return device_count(); }
+  int most_ranks() const override {
+    if (transport_ == Transport::kLocal) return kMostLocal;
+    return transport_ == Transport::kNccl ? device_count() : std::max(device_count(), kMostLocal);
+  }
   Operands operands() const override { return Operands::kStorage; }
   bool knows_f64() const override { return false; }
   std::int64_t longest() const override { return kLongest; }
+  int devices(int ranks) const override {
+    if (!is_local(ranks)) return ranks;
+    return kEmulated ? 1 : std::min(ranks, device_count());
+  }
   void run(int ranks, const Rig& rig, const std::function<void(Machine&)>& body) override;
-  bool survives_failure() const override { return kSurvivesFailure; }
-  bool can_be_watched() const override {
-    return kSurvivesFailure;
-  }  // the emulator's memory is the host's
+  bool survives_failure() const override { return !broken_; }
+  // The emulator's memory is the host's.
+  bool can_be_watched() const override { return kEmulated; }
   bool leads() const override { return true; }
   bool agree(bool leaders_verdict) override { return leaders_verdict; }
 
  private:
+  bool is_local(int ranks) const {
+    return transport_ == Transport::kLocal ||
+           (transport_ == Transport::kAuto && ranks > device_count());
+  }
+  void run_over_nccl(int ranks, const Rig& rig, const std::function<void(Machine&)>& body);
+  void run_locally(int ranks, const Rig& rig, const std::function<void(Machine&)>& body);
+
   std::chrono::milliseconds time_limit_;
+  Transport transport_;
+  bool broken_ = false;
 };
 
 void GpuBackend::run(int ranks, const Rig& rig, const std::function<void(Machine&)>& body) {
   check_rig(rig);
   if (ranks > most_ranks()) {
     throw Error(ErrorKind::kUsage,
-                fmt::format("{} ranks need as many GPUs; there are {}", ranks, most_ranks()));
+                fmt::format("{} ranks are too many: {}; allowed: 1..{}", ranks,
+                            transport_ == Transport::kNccl ? "over NCCL each needs a GPU"
+                                                           : "they share one process",
+                            most_ranks()));
   }
+  is_local(ranks) ? run_locally(ranks, rig, body) : run_over_nccl(ranks, rig, body);
+}
+
+void GpuBackend::run_over_nccl(int ranks, const Rig& rig,
+                               const std::function<void(Machine&)>& body) {
   const ncclUniqueId id = make_world_id();
   RankFailures failures;
-  std::latch ready(ranks);  // nobody joins, and waits for all, before every GPU is known to work
+  std::latch ready(ranks);   // nobody joins, and waits for all, before every GPU is known to work
+  std::latch joined(ranks);  // no kernel of a rank waits for messages while another still connects
   const auto run_rank = [&](int rank) {
     try {
       std::unique_ptr<Gpu> gpu;
@@ -84,11 +137,18 @@ void GpuBackend::run(int ranks, const Rig& rig, const std::function<void(Machine
         failures.record(rank);
       }
       ready.arrive_and_wait();
-      if (failures.any()) return;
-      const auto world = join_world(*gpu, id, rank, ranks, time_limit_, std::make_shared<Traffic>(),
-                                    failures.flag());
+      if (failures.any()) return joined.count_down();
+      GpuWorld world;
       try {
-        run_on_gpu(*gpu, *world, rig, body);
+        world = join_world(*gpu, id, rank, ranks, time_limit_, std::make_shared<Traffic>(),
+                           failures.flag());
+      } catch (...) {
+        failures.record(rank);
+      }
+      joined.arrive_and_wait();
+      try {
+        if (failures.any()) throw PeerFailure("another rank has failed");
+        run_on_gpu(*gpu, *world.comm, *world.meter, rig, body);
       } catch (...) {
         failures.record(rank);  // before its end makes others fail
         throw;                  // so that the communicators are aborted, not closed
@@ -97,28 +157,51 @@ void GpuBackend::run(int ranks, const Rig& rig, const std::function<void(Machine
       failures.record(rank);
     }
   };
-  {
-    std::vector<std::jthread> threads;
-    for (int rank = 0; rank < ranks; ++rank) {
-      try {
-        threads.emplace_back(run_rank, rank);
-      } catch (...) {  // no more threads to be had: the started ones must not wait for this one
-        failures.record(rank);
-        ready.count_down(ranks - rank);
-        break;
-      }
-    }
-  }
+  run_on_threads(ranks, run_rank, [&](int first) {
+    failures.record(first);
+    ready.count_down(ranks - first);
+    joined.count_down(ranks - first);
+  });
   const std::string fault = clean_up(ranks, failures.any());
-  if (failures.any()) failures.rethrow(fault.empty() ? "" : "\nthe emulator found: " + fault);
-  if (!fault.empty()) throw Error(ErrorKind::kInternal, "the emulator found: " + fault);
+  broken_ = broken_ || (failures.any() && !kEmulated);
+  if (failures.any()) failures.rethrow(fault.empty() ? "" : "\n" + fault);
+  if (!fault.empty()) throw Error(ErrorKind::kInternal, fault);
+}
+
+void GpuBackend::run_locally(int ranks, const Rig& rig, const std::function<void(Machine&)>& body) {
+  const int devices = this->devices(ranks);
+  LocalWorld world(ranks, time_limit_);
+  const auto run_rank = [&](int rank) {
+    try {
+      Gpu gpu(rank % devices);
+      const GpuWorld joined = world.join(gpu, rank, std::make_shared<Traffic>());
+      try {
+        run_on_gpu(gpu, *joined.comm, *joined.meter, rig, body);
+        world.finish(rank);
+      } catch (...) {
+        world.fail(rank, std::current_exception());  // before its end makes others fail
+      }
+    } catch (...) {
+      world.fail(rank, std::current_exception());
+    }
+  };
+  run_on_threads(ranks, run_rank, [&](int first) { world.fail(first, std::current_exception()); });
+  try {
+    world.rethrow_failure();
+  } catch (const Error& error) {
+    const std::string fault = clean_up(devices, true);
+    broken_ = broken_ || !devices_work(devices);
+    throw Error(error.kind(), fault.empty() ? error.what() : error.what() + ("\n" + fault));
+  }
+  const std::string fault = clean_up(devices, false);
+  if (!fault.empty()) throw Error(ErrorKind::kInternal, fault);
 }
 
 }  // namespace
 
-std::unique_ptr<Backend> make_backend(std::chrono::milliseconds time_limit) {
+std::unique_ptr<Backend> make_backend(std::chrono::milliseconds time_limit, Transport transport) {
   if (device_count() == 0) refuse_without_gpu();
-  return std::make_unique<GpuBackend>(time_limit);
+  return std::make_unique<GpuBackend>(time_limit, transport);
 }
 
 std::vector<std::pair<std::string, std::string>> describe_gpus() {

@@ -3,7 +3,6 @@
 
 #include "harness/mutants/host_window.hpp"
 #include "harness/run/injected.hpp"
-#include "optimized/comm/nccl/nccl_communicator.hpp"
 #include "optimized/kernels/cuda/cuda_kernels.hpp"
 #include "optimized/kernels/cuda/cuda_memory.hpp"
 #ifdef SP_EMULATOR
@@ -43,12 +42,12 @@ double operations_per_cycle(const cudaDeviceProp& device, DType storage) {
 
 class GpuClock final : public DeviceClock {
  public:
-  GpuClock(const Gpu& gpu, Communicator& world) : gpu_(gpu), world_(world) {}
-  ~GpuClock() override { measure_communication(world_, false); }
+  GpuClock(const Gpu& gpu, CommunicationMeter& meter) : gpu_(gpu), meter_(meter) {}
+  ~GpuClock() override { meter_.measure(false); }
   void finish() override { gpu_.synchronize(); }
-  void measure(bool enabled) override { measure_communication(world_, enabled); }
-  DeviceClock::Communication take() override {
-    const SP_GPU::Communication taken = take_communication(world_);
+  void measure(bool enabled) override { meter_.measure(enabled); }
+  Communication take() override {
+    const CommunicationMeter::Cost taken = meter_.take();
     return {taken.exposed_s, taken.total_s};
   }
   double peak_flops(DType storage) const override {
@@ -60,7 +59,7 @@ class GpuClock final : public DeviceClock {
 
  private:
   const Gpu& gpu_;
-  Communicator& world_;
+  CommunicationMeter& meter_;
 };
 
 class WindowForThisThread {
@@ -86,14 +85,14 @@ void check_rig(const Rig& rig) {
               "by itself");
 }
 
-void run_on_gpu(Gpu& gpu, Communicator& world, const Rig& rig,
+void run_on_gpu(Gpu& gpu, Communicator& world, CommunicationMeter& meter, const Rig& rig,
                 const std::function<void(Machine&)>& body) {
   check_rig(rig);
   const WindowForThisThread window;
   CudaMemory memory(gpu), spare(gpu);  // first: outlive every tensor
   CudaKernels cuda_kernels(gpu);
   Injected injected(rig, world, cuda_kernels, spare);
-  GpuClock clock(gpu, world);
+  GpuClock clock(gpu, meter);
   Machine machine{injected.comm(), injected.kernels(), memory, &clock};
   body(machine);
   gpu.synchronize();  // while everything that may fail is still there to report it

@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "harness/run/backend.hpp"
+#include "optimized/comm/gpu_world.hpp"
 #include "optimized/kernels/cuda/gpu.hpp"
 
 namespace sp::SP_GPU {
@@ -16,7 +17,7 @@ namespace sp::SP_GPU {
 void check_rig(const Rig& rig);
 
 // Runs the body on the kernels and the memory of the GPU, and waits for all that it enqueued.
-void run_on_gpu(Gpu& gpu, Communicator& world, const Rig& rig,
+void run_on_gpu(Gpu& gpu, Communicator& world, CommunicationMeter& meter, const Rig& rig,
                 const std::function<void(Machine&)>& body);
 
 }  // namespace sp::SP_GPU

@@ -7,7 +7,6 @@
 #include <optional>
 #include <utility>
 
-#include "optimized/comm/host_buffer.hpp"
 #include "optimized/sharding/layout.hpp"
 
 namespace sp {
@@ -45,8 +44,7 @@ class HostCommunicator::ReduceScatter final : public sp::Operation {
     std::vector<Message> sends, receives;
     for (const int peer : comm.peers()) {
       sends.push_back({peer, parts[index(peer)], label});
-      sources_[index(peer)] =
-          host_buffer(sum_.dtype(), {sum_.elements(), 1, 1, 1}, "received summand");
+      sources_[index(peer)] = comm.staging(sum_.dtype(), sum_.elements());
       receives.push_back({peer, sources_[index(peer)], label});
     }
     sources_[index(rank)] = parts[index(rank)];
@@ -54,7 +52,10 @@ class HostCommunicator::ReduceScatter final : public sp::Operation {
   }
 
   bool arrived() { return transfer_->done(); }
-  void finish() { sum_in_order(sum_, sources_); }
+  void finish() {
+    comm_.settle(*transfer_);
+    comm_.sum(sum_, sources_);
+  }
   void wait_for_parts() { comm_.wait_for(*transfer_); }
   void wait() override {
     wait_for_parts();
@@ -155,7 +156,7 @@ std::unique_ptr<sp::Operation> HostCommunicator::start(Request request) {
 
 std::unique_ptr<sp::Operation> HostCommunicator::start_all_gather(Request request) {
   const Message& mine = request.sends.front();
-  copy_bytes(request.receives[index(rank())].data, mine.data);
+  copy(request.receives[index(rank())].data, mine.data);
   std::vector<Message> sends, receives;
   for (const int peer : peers()) {
     sends.push_back({peer, mine.data, mine.label});
@@ -166,7 +167,7 @@ std::unique_ptr<sp::Operation> HostCommunicator::start_all_gather(Request reques
 }
 
 std::unique_ptr<sp::Operation> HostCommunicator::start_all_to_all(Request request) {
-  copy_bytes(request.receives[index(rank())].data, request.sends[index(rank())].data);
+  copy(request.receives[index(rank())].data, request.sends[index(rank())].data);
   std::vector<Message> sends, receives;
   for (const int peer : peers()) {
     sends.push_back(request.sends[index(peer)]);
@@ -200,8 +201,9 @@ std::unique_ptr<Communicator> HostCommunicator::start_split(int colour, int key)
     sends.push_back({peer, choice(rank()), label});
     receives.push_back({peer, choice(peer), label});
   }
-  const auto transfer =
-      post_messages(next_channel(Pattern::kAllGather), std::move(sends), std::move(receives));
+  Channel channel = next_channel(Pattern::kAllGather);
+  channel.of_hosts = true;
+  const auto transfer = post_messages(channel, std::move(sends), std::move(receives));
   wait_for(*transfer);
 
   Group group{{}, 0, colour, splits_++};

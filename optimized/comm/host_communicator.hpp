@@ -1,8 +1,9 @@
 // HostCommunicator: every collective, written once on top of point-to-point messages between hosts.
 //
-// A back-end (threads, MPI) supplies three things: post a group of messages, wait for it, form a
-// smaller communicator. Sums are taken in rank order 0..P-1 whatever arrives first, so results are
-// bitwise the same on every back-end and in every run.
+// A back-end (threads, MPI, threads that drive GPUs) supplies three things: post a group of messages,
+// wait for it, form a smaller communicator; and, where data is not on the host, how to copy and sum.
+// Sums are taken in rank order 0..P-1 whatever arrives first, so results are bitwise the same on every
+// back-end and in every run.
 //
 // Used by the thread of its rank only. Operations must be waited for before their communicator
 // dies; destroying them afterwards is harmless.
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "optimized/comm/communicator.hpp"
+#include "optimized/comm/host_buffer.hpp"
 
 namespace sp {
 
@@ -23,6 +25,7 @@ namespace sp {
 struct Channel {
   Pattern pattern = Pattern::kExchange;
   std::int64_t number = 0;
+  bool of_hosts = false;  // its tensors are on the host, wherever the ranks compute
 };
 
 // A posted group of messages. Destroying it before it is done withdraws what is unmatched.
@@ -71,6 +74,16 @@ class HostCommunicator : public Communicator {
   // Returns when the transfer is done; calls advance_stages() whenever something arrived.
   virtual void wait_for(Transfer& transfer) = 0;
   virtual std::unique_ptr<Communicator> form_group(const Group& group) = 0;
+
+  // What a transfer that is done has brought may be used by what this rank does from now on.
+  virtual void settle(Transfer&) {}
+  virtual Tensor staging(DType dtype, std::int64_t elements) {
+    return host_buffer(dtype, {elements, 1, 1, 1}, "received summand");
+  }
+  virtual void copy(const Tensor& target, const Tensor& source) { copy_bytes(target, source); }
+  virtual void sum(const Tensor& target, const std::vector<Tensor>& sources) {
+    sum_in_order(target, sources);
+  }
 
   std::unique_ptr<sp::Operation> start(Request request) final;
   std::unique_ptr<Communicator> start_split(int colour, int key) final;

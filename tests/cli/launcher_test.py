@@ -314,6 +314,10 @@ class Launcher(unittest.TestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn("names look like", done.stderr)
 
+    def test_listing_names_is_no_failure(self):
+        done = self.run_launcher("test", "-N", TESTS="0 0 0")
+        self.assertEqual((done.returncode, done.stderr.count("zero tests")), (0, 0), done.stderr)
+
     def test_wrong_words_of_test(self):
         self.assertEqual(self.run_launcher("test", "--preset", "fast").returncode, 2)
         self.assertEqual(self.run_launcher("test", "--label").returncode, 2)

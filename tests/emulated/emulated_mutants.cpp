@@ -1,5 +1,6 @@
 // Hunts mutants on the emulated GPUs: `gpu`, the faults that only GPU code has, or `same PART OF`,
-// every n-th of the mutants that the other back-ends meet too. One line each; a survivor fails.
+// every n-th of the mutants that the other back-ends meet too; `local PART OF` the same on one GPU for
+// all ranks. One line each; a survivor fails.
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
@@ -21,10 +22,10 @@ struct Count {
 
 // Small worlds, one sequence, few heads: a tile of a tensor core costs the same however few of its
 // rows are in use. Sums in storage hide behind the rounding of the tensor cores until they are long.
-sp::Mutant on_small_problems(sp::Mutant mutant) {
+sp::Mutant on_small_problems(sp::Mutant mutant, bool local) {
   const std::string_view id = mutant.id;
   if (id == "carry_in_storage" || id == "gradient_carry_in_storage") {
-    mutant.pins.ranks = {id == "carry_in_storage" ? 8 : 16};
+    mutant.pins.ranks = {id == "carry_in_storage" || local ? 8 : 16};
     mutant.pins.tokens = 64;
     mutant.pins.heads = mutant.pins.kv_heads = 1;
     mutant.pins.dtype = sp::DType::kBF16;
@@ -67,7 +68,9 @@ void hunt_one(sp::Backend& backend, const sp::Mutant& mutant, Count& count) {
 
 int main(int argc, char** argv) {
   const std::string_view which = argc > 1 ? argv[1] : "gpu";
-  const auto backend = sp::emulated::make_backend(std::chrono::milliseconds(1500));
+  const auto backend =
+      sp::emulated::make_backend(std::chrono::milliseconds(1500),
+                                 which == "local" ? sp::Transport::kLocal : sp::Transport::kNccl);
   Count count;
   if (which == "gpu") {
     const std::string_view only = argc > 2 ? argv[2] : "";
@@ -82,7 +85,8 @@ int main(int argc, char** argv) {
     std::vector<sp::Mutant> all = sp::all_mutants();
     std::erase_if(all, only_on_hosts);
     for (int i = part; i < static_cast<int>(all.size()); i += parts)
-      hunt_one(*backend, on_small_problems(all[static_cast<std::size_t>(i)]), count);
+      hunt_one(*backend, on_small_problems(all[static_cast<std::size_t>(i)], which == "local"),
+               count);
   }
   fmt::print("mutants: {} killed of {}\n", count.killed, count.mutants);
   return count.mutants > 0 && count.killed == count.mutants ? 0 : 1;

@@ -155,6 +155,86 @@ TEST_F(EmulatedNccl, JoiningHasRules) {
   expect_fault(FaultKind::kApi, {"never given out"});
 }
 
+// Joins two ranks that do not block in NCCL.
+void on_two_nonblocking_ranks(const std::function<void(const NcclRank&)>& body) {
+  ncclUniqueId id;
+  ASSERT_EQ(ncclGetUniqueId(&id), ncclSuccess);
+  std::vector<std::jthread> threads;
+  for (int rank = 0; rank < 2; ++rank) {
+    threads.emplace_back([&, rank] {
+      NcclRank self{rank, 2};
+      cudaSetDevice(rank);
+      ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+      config.blocking = 0;
+      EXPECT_EQ(ncclCommInitRankConfig(&self.comm, 2, id, rank, &config), ncclInProgress);
+      EXPECT_EQ(cudaStreamCreateWithFlags(&self.stream, cudaStreamNonBlocking), cudaSuccess);
+      body(self);
+    });
+  }
+}
+
+ncclResult_t done_with(ncclComm_t comm) {
+  ncclResult_t state = ncclInProgress;
+  while (state == ncclInProgress && ncclCommGetAsyncError(comm, &state) == ncclSuccess)
+    std::this_thread::yield();
+  return state;
+}
+
+TEST_F(EmulatedNccl, ANonBlockingCommunicatorIsUsedWhenItSaysSo) {
+  on_two_nonblocking_ranks([](const NcclRank& r) {
+    ASSERT_EQ(done_with(r.comm), ncclSuccess);
+    ncclComm_t second = nullptr;
+    ASSERT_EQ(ncclCommSplit(r.comm, 0, r.rank, &second, nullptr), ncclInProgress);
+    ASSERT_EQ(done_with(r.comm), ncclSuccess);
+    ASSERT_EQ(done_with(second), ncclSuccess);
+    for (const ncclComm_t comm : {second, r.comm}) {
+      float* const x = r.put(eight());
+      const ncclResult_t posted = ncclAllReduce(x, x, 8, ncclFloat32, ncclSum, comm, r.stream);
+      EXPECT_TRUE(posted == ncclSuccess || posted == ncclInProgress);
+      EXPECT_EQ(done_with(comm), ncclSuccess);
+      EXPECT_EQ(r.take(x, 8), Floats(8, 2));
+      ncclCommFinalize(comm);
+      EXPECT_EQ(done_with(comm), ncclSuccess);
+      EXPECT_EQ(ncclCommDestroy(comm), ncclSuccess);
+    }
+  });
+  EXPECT_FALSE(emulator::take_fault().found);
+  on_two_nonblocking_ranks([](const NcclRank& r) {
+    ncclComm_t second = nullptr;
+    EXPECT_EQ(ncclCommSplit(r.comm, 0, 0, &second, nullptr), ncclInvalidArgument);
+    done_with(r.comm);
+  });
+  expect_fault(FaultKind::kApi, {"ncclCommSplit", "in progress"});
+  on_two_nonblocking_ranks([](const NcclRank& r) {
+    done_with(r.comm);
+    EXPECT_EQ(ncclCommDestroy(r.comm), ncclInvalidArgument);
+  });
+  expect_fault(FaultKind::kApi, {"ncclCommDestroy", "finalized first"});
+}
+
+TEST_F(EmulatedNccl, AnAbortWhileAnotherThreadIsInsideIsFound) {
+  on_nccl_ranks(2, [](const NcclRank& r) {
+    if (r.rank == 1) return std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    std::jthread other([comm = r.comm] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      ncclCommAbort(comm);
+    });
+    ncclComm_t part = nullptr;
+    EXPECT_NE(ncclCommSplit(r.comm, 0, 0, &part, nullptr), ncclSuccess);  // the peer never comes
+  });
+  expect_fault(FaultKind::kApi, {"ncclCommAbort", "another thread is inside a call"});
+  // Who asks instead of blocking aborts from its own thread, and nothing is wrong with that.
+  on_two_nonblocking_ranks([](const NcclRank& r) {
+    const ncclResult_t joined = done_with(r.comm);
+    if (r.rank == 1) return;  // may have seen the end of the other already
+    ASSERT_EQ(joined, ncclSuccess);
+    ncclComm_t part = nullptr;
+    EXPECT_EQ(ncclCommSplit(r.comm, 0, 0, &part, nullptr), ncclInProgress);
+    EXPECT_EQ(ncclCommAbort(r.comm), ncclSuccess);
+  });
+  EXPECT_FALSE(emulator::take_fault().found);
+}
+
 TEST_F(EmulatedNccl, AGroupThatIsNeverClosedIsFoundByTheNextWait) {
   on_nccl_ranks(1, [](const NcclRank& r) {
     float* x = r.put(eight());

@@ -9,7 +9,11 @@ namespace sp::test {
 namespace {
 
 Backend& emulated_gpus() {
-  static const std::unique_ptr<Backend> backend = emulated::make_backend(std::chrono::seconds(60));
+  static const auto backend = emulated::make_backend(std::chrono::seconds(60));
+  return *backend;
+}
+Backend& one_gpu_for_all() {
+  static const auto backend = emulated::make_backend(std::chrono::seconds(60), Transport::kLocal);
   return *backend;
 }
 
@@ -30,8 +34,7 @@ void PrintTo(const Run& run, std::ostream* os) {
 
 class EmulatedEquivalence : public testing::TestWithParam<Run> {};
 
-TEST_P(EmulatedEquivalence, HoldsOnRandomProblems) {
-  const auto& [algorithm, dtype] = GetParam();
+void expect_verified(Backend& backend, const Algorithm* algorithm, std::optional<DType> dtype) {
   VerifyOptions options;
   options.algorithms = {algorithm};
   options.pins.ranks = {1, 2, 3, 4, 5, 6};
@@ -42,11 +45,15 @@ TEST_P(EmulatedEquivalence, HoldsOnRandomProblems) {
   options.per_module = modules_of(*algorithm).front().has_value();
   options.cases = options.per_module ? kCasesPerModule : kCases;
   options.most_shrinks = 10;
-  for (const AlgorithmReport& report : verify(emulated_gpus(), options)) {
+  for (const AlgorithmReport& report : verify(backend, options)) {
     if (!report.refusal.empty()) continue;
     EXPECT_FALSE(report.failure) << report.failure->message;
     EXPECT_EQ(report.cases, options.cases) << report.skip_reason;
   }
+}
+
+TEST_P(EmulatedEquivalence, HoldsOnRandomProblems) {
+  expect_verified(emulated_gpus(), GetParam().algorithm, GetParam().dtype);
 }
 
 std::vector<Run> runs() {
@@ -63,6 +70,14 @@ INSTANTIATE_TEST_SUITE_P(Registry, EmulatedEquivalence, testing::ValuesIn(runs()
                            return name_of(*run.param.algorithm) + "_" +
                                   std::string(name_of(run.param.dtype));
                          });
+
+class LocalEquivalence : public Everyone {};
+
+TEST_P(LocalEquivalence, HoldsOnRandomProblems) {
+  expect_verified(one_gpu_for_all(), GetParam(), {});
+}
+
+INSTANTIATE_TEST_SUITE_P(Registry, LocalEquivalence, testing::ValuesIn(algorithms()), id_of);
 
 }  // namespace
 }  // namespace sp::test

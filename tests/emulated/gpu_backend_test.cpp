@@ -18,11 +18,11 @@
 namespace sp::test {
 namespace {
 
-class GpuBackends : public testing::Test {
+class GpuBackends : public testing::TestWithParam<Transport> {
  protected:
   void SetUp() override { emulator::configure({}); }
   static std::unique_ptr<Backend> make(std::chrono::milliseconds limit = std::chrono::seconds(30)) {
-    return emulated::make_backend(limit);
+    return emulated::make_backend(limit, GetParam());
   }
   static std::string failure_of(Backend& backend, int ranks, const Rig& rig,
                                 const std::function<void(Machine&)>& body) {
@@ -38,10 +38,12 @@ class GpuBackends : public testing::Test {
   }
 };
 
-TEST_F(GpuBackends, RanksComputeOnTheirGpus) {
+TEST_P(GpuBackends, RanksComputeOnTheirGpus) {
   const auto backend = make();
   EXPECT_STREQ(backend->name(), "emulated");
-  EXPECT_EQ(backend->most_ranks(), 64);
+  const bool local = GetParam() == Transport::kLocal;
+  EXPECT_EQ(backend->most_ranks(), local ? 8 : 64);
+  EXPECT_EQ(backend->devices(5), local ? 1 : 5);
   EXPECT_TRUE(backend->leads());
   std::atomic<int> ranks = 0;
   backend->run(5, {}, [&](Machine& machine) {
@@ -57,21 +59,31 @@ TEST_F(GpuBackends, RanksComputeOnTheirGpus) {
   EXPECT_EQ(ranks, 5);
 }
 
-TEST_F(GpuBackends, NoDeviceIsAnErrorThatNamesTheWayOut) {
+using AnyGpuBackend = GpuBackends;
+
+TEST_F(AnyGpuBackend, NoDeviceIsAnErrorThatNamesTheWayOut) {
   emulator::configure({.devices = 0});
   try {
-    make();
+    emulated::make_backend(std::chrono::seconds(1));
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kEnvironment);
     EXPECT_TRUE(says(error.what(), "no CUDA device found")) << error.what();
   }
   emulator::configure({.devices = 2});
-  EXPECT_EQ(make()->most_ranks(), 2);
-  EXPECT_TRUE(says(failure_of(*make(), 3, {}, meet), "3 ranks need as many GPUs; there are 2"));
+  const auto nccl = emulated::make_backend(std::chrono::seconds(30), Transport::kNccl);
+  EXPECT_EQ(nccl->most_ranks(), 2);
+  EXPECT_TRUE(says(failure_of(*nccl, 3, {}, meet),
+                   "3 ranks are too many: over NCCL each needs a GPU; allowed: 1..2"));
+  // Left to itself it shares them.
+  const auto either = emulated::make_backend(std::chrono::seconds(30));
+  EXPECT_EQ(either->most_ranks(), 8);
+  EXPECT_EQ(either->devices(2), 2);
+  EXPECT_EQ(either->devices(3), 1);
+  EXPECT_EQ(failure_of(*either, 3, {}, meet), "");
 }
 
-TEST_F(GpuBackends, WhatWatchesHostMemoryIsRefused) {
+TEST_P(GpuBackends, WhatWatchesHostMemoryIsRefused) {
   const auto backend = make();
   for (const auto change : {+[](Rig& rig) { rig.checked = true; }, +[](Rig& rig) { rig.chaos = 7; },
                             +[](Rig& rig) { rig.fence = Fence::kPoisonAndCanary; }}) {
@@ -81,7 +93,7 @@ TEST_F(GpuBackends, WhatWatchesHostMemoryIsRefused) {
   }
 }
 
-TEST_F(GpuBackends, TheFirstFailureIsTheOneReportedAndTheNextRunIsSound) {
+TEST_P(GpuBackends, TheFirstFailureIsTheOneReportedAndTheNextRunIsSound) {
   const auto backend = make();
   for (int round = 0; round < 3; ++round) {
     EXPECT_EQ(failure_of(*backend, 4, {},
@@ -104,7 +116,7 @@ TEST_F(GpuBackends, TheFirstFailureIsTheOneReportedAndTheNextRunIsSound) {
             ": beyond");
 }
 
-TEST_F(GpuBackends, AFaultOfTheEmulatorIsInTheError) {
+TEST_P(GpuBackends, AFaultOfTheEmulatorIsInTheError) {
   const auto backend = make();
   const std::string text = failure_of(*backend, 2, {}, [](Machine& machine) {
     const Tensor x = machine.memory.allocate(DType::kF32, {4, 1, 1, 1}, "x");
@@ -116,7 +128,7 @@ TEST_F(GpuBackends, AFaultOfTheEmulatorIsInTheError) {
   EXPECT_EQ(failure_of(*backend, 2, {}, meet), "");
 }
 
-TEST_F(GpuBackends, AReceiveThatIsNotWaitedForIsFound) {
+TEST_P(GpuBackends, AReceiveThatIsNotWaitedForIsFound) {
   const std::string text = failure_of(*make(), 2, {}, [](Machine& machine) {
     const Tensor x = machine.memory.allocate(DType::kF32, {4, 1, 1, 1}, "x");
     const Tensor y = machine.memory.allocate(DType::kF32, {4, 1, 1, 1}, "y");
@@ -131,7 +143,7 @@ TEST_F(GpuBackends, AReceiveThatIsNotWaitedForIsFound) {
 }
 
 // The mutants that edit data, those that edit messages, and those that keep tensors of their own.
-TEST_F(GpuBackends, MutantsAreKilled) {
+TEST_P(GpuBackends, MutantsAreKilled) {
 #ifdef SP_SANITIZE_THREAD
   GTEST_SKIP() << "the hunt takes minutes; races of wrong algorithms are not looked for";
 #endif
@@ -151,7 +163,7 @@ TEST_F(GpuBackends, MutantsAreKilled) {
   }
 }
 
-TEST_F(GpuBackends, WhatIsRightPasses) {
+TEST_P(GpuBackends, WhatIsRightPasses) {
   const auto backend = make(std::chrono::seconds(300));  // it takes long with sanitizers
   VerifyOptions options;
   options.algorithms = {find_algorithm("ring/zigzag")};
@@ -161,6 +173,12 @@ TEST_F(GpuBackends, WhatIsRightPasses) {
   const AlgorithmReport report = verify(*backend, options).front();
   EXPECT_TRUE(report.passed()) << (report.failure ? report.failure->message : "");
 }
+
+std::string name_of(const testing::TestParamInfo<Transport>& of) {
+  return of.param == Transport::kLocal ? "local" : "nccl";
+}
+INSTANTIATE_TEST_SUITE_P(Transports, GpuBackends,
+                         testing::Values(Transport::kNccl, Transport::kLocal), name_of);
 
 }  // namespace
 }  // namespace sp::test

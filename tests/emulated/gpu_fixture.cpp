@@ -1,4 +1,4 @@
-// Transport of test values to an emulated GPU and back.
+// Transport of test values to a GPU and back.
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/emulated/gpu_fixture.hpp"
 
@@ -6,7 +6,9 @@
 #include <exception>
 #include <memory>
 
+#ifdef SP_EMULATOR
 #include "harness/emulator/emulator.hpp"
+#endif
 
 namespace sp::test {
 namespace {
@@ -50,8 +52,10 @@ void for_each_offset(const Tensor& tensor, F f) {
 }  // namespace
 
 GpuFixture::~GpuFixture() {
+#ifdef SP_EMULATOR
   const emulator::FaultReport fault = emulator::take_fault();
   EXPECT_FALSE(fault.found) << fault.what;
+#endif
   try {
     for (const auto& [whole, window] : windows_) expect_untouched_around(whole, window);
   } catch (const std::exception& error) {

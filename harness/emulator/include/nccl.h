@@ -42,6 +42,13 @@ enum ncclDataType_t : int {
   ncclBfloat16 = 9,
 };
 
+// The fields that we set; undefined ones keep NCCL's default.
+struct ncclConfig_t {
+  int blocking;
+};
+#define NCCL_CONFIG_UNDEF_INT (-2147483647 - 1)
+#define NCCL_CONFIG_INITIALIZER {NCCL_CONFIG_UNDEF_INT}
+
 enum ncclRedOp_t : int { ncclSum = 0, ncclProd = 1, ncclMax = 2, ncclMin = 3 };
 
 ncclResult_t ncclGetVersion(int* version);
@@ -50,7 +57,10 @@ const char* ncclGetErrorString(ncclResult_t result);
 const char* ncclGetLastError(ncclComm_t comm);  // of the calling thread, with its whole story
 
 ncclResult_t ncclCommInitRank(ncclComm_t* comm, int size, ncclUniqueId id, int rank);
-ncclResult_t ncclCommSplit(ncclComm_t comm, int colour, int key, ncclComm_t* part, void* config);
+ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int size, ncclUniqueId id, int rank,
+                                    ncclConfig_t* config);
+ncclResult_t ncclCommSplit(ncclComm_t comm, int colour, int key, ncclComm_t* part,
+                           ncclConfig_t* config);
 ncclResult_t ncclCommFinalize(ncclComm_t comm);
 ncclResult_t ncclCommDestroy(ncclComm_t comm);
 ncclResult_t ncclCommAbort(ncclComm_t comm);

@@ -44,7 +44,7 @@ class NcclOperation final : public Operation {
 
 class NcclCommunicator final : public Communicator {
  public:
-  // Owns the NCCL communicator of the channel.
+  // Owns the NCCL communicator of the channel, which the session has adopted.
   NcclCommunicator(std::shared_ptr<NcclSession> session, NcclChannel channel,
                    std::shared_ptr<Traffic> traffic)
       : Communicator(channel.rank, channel.size, std::move(traffic)),
@@ -54,13 +54,11 @@ class NcclCommunicator final : public Communicator {
   }
   ~NcclCommunicator() override { session_->close(channel_); }
 
-  NcclSession& session() { return *session_; }
-
  protected:
   std::unique_ptr<Operation> start(Request request) override {
     const StepRange range(request);
     Flight& flight = session_->begin(channel_, request);
-    session_->call([&] { enqueue(channel_, request); });
+    session_->call(channel_.comm, [&] { enqueue(channel_, request); });
     session_->launched(channel_, flight, request);
     return std::make_unique<NcclOperation>(session_, flight);
   }
@@ -68,9 +66,10 @@ class NcclCommunicator final : public Communicator {
   std::unique_ptr<Communicator> start_split(int colour, int key) override {
     SP_CHECK(colour >= 0, "NCCL takes negative colours for none");
     NcclChannel part;
-    session_->call([&] {
+    session_->call(channel_.comm, [&] {
       check(ncclCommSplit(channel_.comm, colour, key, &part.comm, nullptr), "ncclCommSplit");
     });
+    session_->adopt(part.comm);
     check(ncclCommUserRank(part.comm, &part.rank), "ncclCommUserRank");
     check(ncclCommCount(part.comm, &part.size), "ncclCommCount");
     part.name = fmt::format("split {} (colour {}) of {}", splits_++, colour, channel_.name);
@@ -83,12 +82,6 @@ class NcclCommunicator final : public Communicator {
   int splits_ = 0;
 };
 
-NcclSession& session_of(Communicator& world) {
-  auto* nccl = dynamic_cast<NcclCommunicator*>(&world);
-  SP_CHECK(nccl != nullptr, "not a communicator of join_world()");
-  return nccl->session();
-}
-
 }  // namespace
 
 std::string describe(ncclResult_t status) {
@@ -97,33 +90,39 @@ std::string describe(ncclResult_t status) {
 }
 
 void check(ncclResult_t status, const char* what) {
-  if (status == ncclSuccess) return;
+  if (status == ncclSuccess || status == ncclInProgress) return;
   throw Error(ErrorKind::kEnvironment, fmt::format("{}: {}", what, describe(status)));
 }
 
+void check_version(int version) {
+  constexpr int kLeast = 22600;
+  if (version >= kLeast) return;
+  throw Error(ErrorKind::kEnvironment,
+              fmt::format("NCCL {}.{}.{} is too old: before 2.26 nothing orders the operations of "
+                          "several communicators, which may hang",
+                          version / 10000, version % 10000 / 100, version % 100));
+}
+
 ncclUniqueId make_world_id() {
+  int version = 0;
+  check(ncclGetVersion(&version), "ncclGetVersion");
+  check_version(version);
   ncclUniqueId id;
   check(ncclGetUniqueId(&id), "ncclGetUniqueId");
   return id;
 }
 
-std::unique_ptr<Communicator> join_world(Gpu& gpu, const ncclUniqueId& id, int rank, int size,
-                                         std::chrono::milliseconds time_limit,
-                                         std::shared_ptr<Traffic> traffic,
-                                         std::shared_ptr<const std::atomic<bool>> peers_failed) {
+GpuWorld join_world(Gpu& gpu, const ncclUniqueId& id, int rank, int size,
+                    std::chrono::milliseconds time_limit, std::shared_ptr<Traffic> traffic,
+                    std::shared_ptr<const std::atomic<bool>> peers_failed) {
   NcclChannel world{nullptr, nullptr, rank, size, "the world"};
-  check(ncclCommInitRank(&world.comm, size, id, rank), "ncclCommInitRank");
   auto session = std::make_shared<NcclSession>(gpu, time_limit, std::move(peers_failed));
-  return std::make_unique<NcclCommunicator>(std::move(session), std::move(world),
-                                            std::move(traffic));
-}
-
-void measure_communication(Communicator& world, bool enabled) {
-  session_of(world).measure_communication(enabled);
-}
-
-Communication take_communication(Communicator& world) {
-  return session_of(world).take_communication();
+  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+  config.blocking = 0;
+  check(ncclCommInitRankConfig(&world.comm, size, id, rank, &config), "ncclCommInitRankConfig");
+  session->adopt(world.comm);
+  auto comm = std::make_unique<NcclCommunicator>(session, std::move(world), std::move(traffic));
+  return {std::move(comm), std::move(session)};
 }
 
 }  // namespace sp::SP_GPU

@@ -16,8 +16,10 @@
 // Failures  are found by NcclSession::watch(), which Gpu::synchronize() calls while it waits: an
 //           asynchronous NCCL error, or time_limit without the oldest operation ending, aborts all
 //           communicators of the rank and throws Error(kEnvironment) with what is in flight; a
-//           PeerFailure where another rank failed. NCCL calls that block the host are watched by a
-//           thread of the session.
+//           PeerFailure where another rank failed.
+// Calls     Communicators are non-blocking: what would wait for other ranks inside NCCL (joining,
+//           splitting, the first message to a peer) is asked for until it is done, under the same
+//           limit. So the thread that aborts is in no call, as NCCL demands.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -28,7 +30,7 @@
 #include <memory>
 #include <string>
 
-#include "optimized/comm/communicator.hpp"
+#include "optimized/comm/gpu_world.hpp"
 #include "optimized/kernels/cuda/gpu.hpp"
 
 namespace sp::SP_GPU {
@@ -36,8 +38,11 @@ namespace sp::SP_GPU {
 // NCCL's words, with the story of this rank's last error if there is one.
 std::string describe(ncclResult_t status);
 
-// Throws Error(kEnvironment) that names what failed.
+// Throws Error(kEnvironment) that names what failed; "in progress" is no failure.
 void check(ncclResult_t status, const char* what);
+
+// Throws Error(kEnvironment) if the NCCL of this number, 22809 for 2.28.9, cannot be trusted.
+void check_version(int version);
 
 // The identity of a new world; made by one rank, known to all before they join.
 ncclUniqueId make_world_id();
@@ -45,17 +50,8 @@ ncclUniqueId make_world_id();
 // Joins as `rank` of `size` on the GPU that is current; collective. Installs the watcher of `gpu`,
 // which must outlive all communicators. `peers_failed`, if given, ends all waits of this rank when
 // it becomes true.
-std::unique_ptr<Communicator> join_world(
-    Gpu& gpu, const ncclUniqueId& id, int rank, int size, std::chrono::milliseconds time_limit,
-    std::shared_ptr<Traffic> traffic,
-    std::shared_ptr<const std::atomic<bool>> peers_failed = nullptr);
-
-// What communication cost since the last call, from events; measured only while enabled.
-struct Communication {
-  double exposed_s = 0;  // that the compute stream stood waiting: what no computation hides
-  double total_s = 0;    // of all operations, on their own streams
-};
-void measure_communication(Communicator& world, bool enabled);
-Communication take_communication(Communicator& world);  // waits for the compute stream
+GpuWorld join_world(Gpu& gpu, const ncclUniqueId& id, int rank, int size,
+                    std::chrono::milliseconds time_limit, std::shared_ptr<Traffic> traffic,
+                    std::shared_ptr<const std::atomic<bool>> peers_failed = nullptr);
 
 }  // namespace sp::SP_GPU

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <thread>
 #include <utility>
 
 #include "optimized/comm/peer_failure.hpp"
@@ -12,12 +13,6 @@ namespace sp::SP_GPU {
 namespace {
 
 double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
-
-cudaEvent_t make_event(unsigned flags) {
-  cudaEvent_t event = nullptr;
-  check(cudaEventCreateWithFlags(&event, flags), "cudaEventCreateWithFlags");
-  return event;
-}
 
 // for k step 3 (8192 bytes) from rank 2, until rank 0 receives k step 3 (8192 bytes)
 std::string describe(const Flight& flight) {
@@ -42,35 +37,28 @@ NcclSession::NcclSession(Gpu& gpu, std::chrono::milliseconds time_limit,
     : gpu_(gpu),
       time_limit_(time_limit),
       peers_failed_(std::move(peers_failed)),
-      exceptions_(std::uncaught_exceptions()),
-      watchdog_([this](const std::stop_token& stop) { watch_calls(stop); }) {
+      exceptions_(std::uncaught_exceptions()) {
   gpu_.set_watcher([this] { watch(); });
 }
 
 NcclSession::~NcclSession() {
   gpu_.set_watcher({});
-  {
-    const std::lock_guard lock(mutex_);
-    abort();  // what was never opened to its end
-  }
+  abort();  // what was never opened to its end
   for (const auto& flight : flights_) {
     cudaEventDestroy(flight->ready);
     cudaEventDestroy(flight->done);
   }
-  if (open_) idle_timers_.push_back(*open_);
-  for (const auto* timers : {&waits_, &transfers_, &idle_timers_}) {
-    for (const auto& [before, after] : *timers) {
-      cudaEventDestroy(before);
-      cudaEventDestroy(after);
-    }
-  }
+  if (open_) timers_.put_back(*open_);
+  for (const auto* timers : {&waits_, &transfers_})
+    for (const Timer& timer : *timers) timers_.put_back(timer);
+}
+
+void NcclSession::adopt(ncclComm_t comm) {
+  comms_.push_back(comm);
+  finish(comm);
 }
 
 void NcclSession::open(NcclChannel& channel) {
-  {
-    const std::lock_guard lock(mutex_);
-    comms_.push_back(channel.comm);
-  }
   // Messages run ahead of kernels that wait for a processor: steps are bound by what arrives.
   int least = 0, greatest = 0;
   check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange");
@@ -84,13 +72,13 @@ void NcclSession::close(const NcclChannel& channel) noexcept {
       watch();
       std::this_thread::yield();
     }
+    if (!unwinding() && !aborted_) {
+      call(channel.comm, [&] { check(ncclCommFinalize(channel.comm), "ncclCommFinalize"); });
+    }
   } catch (const Error&) {  // has aborted everything
   }
-  {
-    const std::lock_guard lock(mutex_);
-    std::erase(comms_, channel.comm);
-    if (!aborted_) (unwinding() ? ncclCommAbort : ncclCommDestroy)(channel.comm);
-  }
+  std::erase(comms_, channel.comm);
+  if (!aborted_) (unwinding() ? ncclCommAbort : ncclCommDestroy)(channel.comm);
   if (channel.stream != nullptr) cudaStreamDestroy(channel.stream);
 }
 
@@ -116,7 +104,7 @@ Flight& NcclSession::begin(const NcclChannel& channel, const Request& request) {
           {messages == &request.sends, message.peer, envelope_of(request.pattern, message)});
     }
   }
-  check(cudaEventRecord(flight.ready, gpu_.compute()), "cudaEventRecord");
+  record(flight.ready, gpu_.compute());
   check(cudaStreamWaitEvent(channel.stream, flight.ready, 0), "cudaStreamWaitEvent");
   if (measuring_ && !open_) open_ = start_timer(channel.stream);
   return flight;
@@ -125,9 +113,9 @@ Flight& NcclSession::begin(const NcclChannel& channel, const Request& request) {
 void NcclSession::launched(const NcclChannel& channel, Flight& flight, const Request& request) {
   if (open_) {
     transfers_.push_back(*std::exchange(open_, std::nullopt));
-    check(cudaEventRecord(transfers_.back().second, channel.stream), "cudaEventRecord");
+    record(transfers_.back().second, channel.stream);
   }
-  check(cudaEventRecord(flight.done, channel.stream), "cudaEventRecord");
+  record(flight.done, channel.stream);
   for (const auto* messages : {&request.sends, &request.receives}) {
     for (const Message& message : *messages) flight.kept.push_back(message.data);
   }
@@ -148,7 +136,7 @@ void NcclSession::wait(Flight& flight) {
   } else {
     waits_.push_back(start_timer(gpu_.compute()));
     order_after(flight);
-    check(cudaEventRecord(waits_.back().second, gpu_.compute()), "cudaEventRecord");
+    record(waits_.back().second, gpu_.compute());
   }
   flight.kept.clear();
 }
@@ -183,7 +171,7 @@ void NcclSession::watch() {
     ncclResult_t state = ncclSuccess;
     check(ncclCommGetAsyncError(comm, &state), "ncclCommGetAsyncError");
     if (state == ncclSuccess || state == ncclInProgress) continue;
-    fail(state == ncclRemoteError ? Blame::kAnother : Blame::kThisRank, "NCCL: " + describe(state));
+    fail_as(state);
   }
   retire();
   if (in_flight_.empty()) return;
@@ -200,18 +188,19 @@ void NcclSession::fail(Blame blame, const std::string& why) {
   failure_ = blame == Blame::kAnother
                  ? std::make_exception_ptr(PeerFailure(text))
                  : std::make_exception_ptr(Error(ErrorKind::kEnvironment, text));
-  {
-    const std::lock_guard lock(mutex_);
-    abort();
-  }
+  abort();
   std::rethrow_exception(failure_);
+}
+
+void NcclSession::fail_as(ncclResult_t state) {
+  fail(state == ncclRemoteError ? Blame::kAnother : Blame::kThisRank, "NCCL: " + describe(state));
 }
 
 void NcclSession::throw_if_failed() const {
   if (failure_) std::rethrow_exception(failure_);
 }
 
-// Under the lock. Ends what is in flight, so that the streams run dry.
+// Ends what is in flight, so that the streams run dry.
 void NcclSession::abort() {
   if (aborted_) return;
   aborted_ = true;
@@ -233,62 +222,33 @@ std::string NcclSession::describe_flights() const {
 }
 
 NcclSession::Timer NcclSession::start_timer(cudaStream_t stream) {
-  if (idle_timers_.empty()) idle_timers_.emplace_back(make_event(0), make_event(0));
-  const Timer timer = idle_timers_.back();
-  check(cudaEventRecord(timer.first, stream), "cudaEventRecord");
-  idle_timers_.pop_back();
+  const Timer timer = timers_.take();
+  record(timer.first, stream);
   return timer;
 }
 
-double NcclSession::take_seconds(std::vector<Timer>& timers) {
-  double sum = 0;
-  for (const auto& [before, after] : timers) {
-    float ms = 0;
-    check(cudaEventElapsedTime(&ms, before, after), "cudaEventElapsedTime");
-    sum += static_cast<double>(ms) / 1000;
-  }
-  idle_timers_.insert(idle_timers_.end(), timers.begin(), timers.end());
-  timers.clear();
-  return sum;
-}
-
-Communication NcclSession::take_communication() {
+NcclSession::Cost NcclSession::take() {
   gpu_.synchronize();
   // An operation that nobody waited for may still be under way.
   for (const Timer& transfer : transfers_)
     check(cudaEventSynchronize(transfer.second), "cudaEventSynchronize");
-  return {take_seconds(waits_), take_seconds(transfers_)};
+  return {timers_.seconds_of(waits_), timers_.seconds_of(transfers_)};
 }
 
-// The first message to a peer connects to it, and a split meets everybody: both block the host
-// until the others come, which nobody but another thread can end.
-void NcclSession::watch_calls(const std::stop_token& stop) {
-  const auto period = std::clamp<std::chrono::milliseconds>(
-      time_limit_ / 8, std::chrono::milliseconds(5), std::chrono::milliseconds(100));
-  std::unique_lock lock(mutex_);
-  while (!stop.stop_requested()) {
-    stopped_.wait_for(lock, stop, period, [] { return false; });
-    const bool blocked = in_call_since_ && Clock::now() - *in_call_since_ > time_limit_;
-    if (in_call_since_ && (blocked || peers_failed())) abort();
+// Joining and splitting meet everybody, and the first message to a peer connects to it.
+void NcclSession::finish(ncclComm_t comm) {
+  const auto begin = Clock::now();
+  for (Patience patience;; patience.pause()) {
+    ncclResult_t state = ncclSuccess;
+    check(ncclCommGetAsyncError(comm, &state), "ncclCommGetAsyncError");
+    if (state == ncclSuccess) return;
+    if (peers_failed()) fail(Blame::kAnother, "another rank has failed");
+    if (state != ncclInProgress) fail_as(state);
+    if (Clock::now() - begin > time_limit_) {
+      fail(Blame::kThisRank, fmt::format("the time limit of {} s has passed in a call of NCCL",
+                                         seconds(time_limit_)));
+    }
   }
-}
-
-void NcclSession::enter_call() {
-  const std::lock_guard lock(mutex_);
-  in_call_since_ = Clock::now();
-}
-
-void NcclSession::leave_call(const std::string& said) {
-  {
-    const std::lock_guard lock(mutex_);
-    in_call_since_.reset();
-    if (!aborted_) return;
-  }
-  throw_if_failed();
-  if (peers_failed())
-    fail(Blame::kAnother, "another rank has failed" + (said.empty() ? said : "; " + said));
-  fail(Blame::kThisRank,
-       fmt::format("the time limit of {} s has passed in a call of NCCL", seconds(time_limit_)));
 }
 
 }  // namespace sp::SP_GPU

@@ -1,21 +1,18 @@
 // NcclSession: what all communicators of one rank share: the GPU, the limit, what is in flight.
 //
-// Used by the thread of its rank; a thread of its own looks only after calls that block the host.
+// Used by the thread of its rank.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <condition_variable>
 #include <deque>
 #include <exception>
-#include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
-#include <utility>
 #include <vector>
 
 #include "optimized/comm/envelope.hpp"
 #include "optimized/comm/nccl/nccl_communicator.hpp"
+#include "optimized/kernels/cuda/timers.hpp"
 
 namespace sp::SP_GPU {
 
@@ -48,15 +45,18 @@ struct Flight {
   bool ended = false;
 };
 
-class NcclSession {
+class NcclSession final : public CommunicationMeter {
  public:
   NcclSession(Gpu& gpu, std::chrono::milliseconds time_limit,
               std::shared_ptr<const std::atomic<bool>> peers_failed);
-  ~NcclSession();
+  ~NcclSession() override;
   NcclSession(const NcclSession&) = delete;
   NcclSession& operator=(const NcclSession&) = delete;
 
-  // Makes the channel's stream; from here on its errors are looked for.
+  // From here on the communicator's errors are looked for, and it is aborted with all others. Returns
+  // when it may be used.
+  void adopt(ncclComm_t comm);
+  // Makes the channel's stream.
   void open(NcclChannel& channel);
   // Returns when its operations have ended; after a failure it is aborted instead.
   void close(const NcclChannel& channel) noexcept;
@@ -73,39 +73,38 @@ class NcclSession {
   // Throws PeerFailure if another rank has failed, Error if time is up.
   void watch();
 
-  void measure_communication(bool enabled) { measuring_ = enabled; }
-  Communication take_communication();
+  void measure(bool enabled) override { measuring_ = enabled; }
+  Cost take() override;
 
-  // Runs an NCCL call that may block the host. Throws when that took too long, or what it throws.
+  // Calls NCCL and returns when it is done with that. Throws what the call throws, a PeerFailure if
+  // another rank has failed, Error if it took too long.
   template <class F>
-  void call(F&& f) {
-    enter_call();
+  void call(ncclComm_t comm, F&& f) {
+    throw_if_failed();
     try {
       f();
-    } catch (const std::exception& error) {
-      leave_call(error.what());
+    } catch (const Error& error) {
+      if (peers_failed())
+        fail(Blame::kAnother, std::string("another rank has failed; ") + error.what());
       throw;
     }
-    leave_call();
+    finish(comm);
   }
 
  private:
-  using Timer = std::pair<cudaEvent_t, cudaEvent_t>;
+  using Timer = Timers::Timer;
 
   enum class Blame { kThisRank, kAnother };
   [[noreturn]] void fail(Blame blame, const std::string& why);
+  [[noreturn]] void fail_as(ncclResult_t state);
   void throw_if_failed() const;
   bool peers_failed() const { return peers_failed_ != nullptr && peers_failed_->load(); }
   bool unwinding() const { return std::uncaught_exceptions() > exceptions_; }
   void order_after(Flight& flight);
   Timer start_timer(cudaStream_t stream);
-  double take_seconds(std::vector<Timer>& timers);
   void retire();
   void abort();
-  void enter_call();
-  // Throws if the call was ended from outside; `said`, what it threw itself, may be the cause.
-  void leave_call(const std::string& said = {});
-  void watch_calls(const std::stop_token& stop);
+  void finish(ncclComm_t comm);
   std::string describe_flights() const;
 
   Gpu& gpu_;
@@ -120,17 +119,13 @@ class NcclSession {
   std::deque<Flight*> in_flight_;  // in the order of their posts
 
   bool measuring_ = false;
+  Timers timers_;
   std::optional<Timer> open_;     // of the operation that is being launched
   std::vector<Timer> waits_;      // of the compute stream
   std::vector<Timer> transfers_;  // of operations
-  std::vector<Timer> idle_timers_;
 
-  mutable std::mutex mutex_;  // of what the watching thread sees
-  std::condition_variable_any stopped_;
   std::vector<ncclComm_t> comms_;
-  std::optional<Clock::time_point> in_call_since_;
   bool aborted_ = false;
-  std::jthread watchdog_;  // last: ends first
 };
 
 }  // namespace sp::SP_GPU

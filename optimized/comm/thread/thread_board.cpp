@@ -27,8 +27,14 @@ ThreadTransfer::ThreadTransfer(std::shared_ptr<ThreadBoard> board, std::int64_t 
       parts_(parts),
       undone_(parts) {}
 
-ThreadTransfer::~ThreadTransfer() {
+ThreadTransfer::~ThreadTransfer() { withdraw(); }
+
+void ThreadTransfer::withdraw() {
   if (!done()) board_->withdraw(*this);
+}
+
+void ThreadTransfer::bring(Part& received, ThreadTransfer&, Part& sent) {
+  copy_bytes(received.data, sent.data);
 }
 
 ThreadBoard::ThreadBoard(int ranks, std::chrono::milliseconds time_limit)
@@ -73,7 +79,7 @@ std::optional<std::string> ThreadBoard::match(ThreadTransfer& transfer, Part& pa
   }
   queue.pop_front();
   if (queue.empty()) mailbox.posted.erase(place);
-  copy_bytes(received.part->data, sent.part->data);
+  received.transfer->bring(*received.part, *sent.transfer, *sent.part);
   complete(other);
   complete(mine);
   return std::nullopt;

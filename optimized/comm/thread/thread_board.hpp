@@ -2,7 +2,7 @@
 // failure.
 //
 // Invariant  A mailbox holds sends or receives of one (communicator, channel, source), never both:
-//            whoever posts second copies straight from the sent into the received tensor.
+//            whoever posts second brings the sent tensor to the received one.
 // Locks      mailbox (one per destination) before desk (one per rank); never two of a kind.
 //
 // SPDX-License-Identifier: Apache-2.0
@@ -29,7 +29,7 @@ namespace sp {
 class ThreadBoard;
 
 // Ranks are those of the world, whichever communicator the messages belong to.
-class ThreadTransfer final : public Transfer {
+class ThreadTransfer : public Transfer {
  public:
   struct Part {
     bool is_send = false;
@@ -45,6 +45,14 @@ class ThreadTransfer final : public Transfer {
 
   std::vector<Part>& parts() { return parts_; }
   bool done() override { return undone_.load(std::memory_order_acquire) == 0; }
+
+ protected:
+  // Both sides of a message have been posted: brings it. Called on the receiver's transfer by whoever
+  // came second, with no other message to the same rank at a time.
+  virtual void bring(Part& received, ThreadTransfer& sender, Part& sent);
+  // Nobody looks at what is unmatched any more. To be called by the destructor of a class that
+  // overrides bring().
+  void withdraw();
 
  private:
   friend class ThreadBoard;

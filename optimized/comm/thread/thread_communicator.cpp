@@ -20,8 +20,7 @@ ThreadCommunicator::ThreadCommunicator(std::shared_ptr<ThreadBoard> board, std::
 std::shared_ptr<Transfer> ThreadCommunicator::post_messages(const Channel& channel,
                                                             std::vector<Message> sends,
                                                             std::vector<Message> receives) {
-  auto transfer = std::make_shared<ThreadTransfer>(board_, id_, channel, world_rank(rank()),
-                                                   sends.size() + receives.size());
+  auto transfer = make_transfer(channel, sends.size() + receives.size());
   auto part = transfer->parts().begin();
   for (auto* messages : {&sends, &receives}) {
     for (Message& message : *messages) {
@@ -43,16 +42,28 @@ void ThreadCommunicator::wait_for(Transfer& transfer) {
     // Read before the transfer is looked at: what happens in between must end the sleep.
     const std::uint64_t seen = board_->events(me);
     advance_stages();
-    if (transfer.done()) return;
+    if (transfer.done()) break;
     board_->sleep(me, static_cast<ThreadTransfer&>(transfer), seen, deadline);
   }
+  settle(transfer);
+}
+
+std::shared_ptr<ThreadTransfer> ThreadCommunicator::make_transfer(const Channel& channel,
+                                                                  std::size_t parts) {
+  return std::make_shared<ThreadTransfer>(board_, id_, channel, world_rank(rank()), parts);
 }
 
 std::unique_ptr<Communicator> ThreadCommunicator::form_group(const Group& group) {
   std::vector<int> members;
   for (const int member : group.members) members.push_back(world_rank(member));
   const std::int64_t id = board_->communicator_id(id_, group.split, group.colour);
-  return std::make_unique<ThreadCommunicator>(board_, id, std::move(members), group.rank,
+  return make_communicator(id, std::move(members), group.rank);
+}
+
+std::unique_ptr<Communicator> ThreadCommunicator::make_communicator(std::int64_t id,
+                                                                    std::vector<int> members,
+                                                                    int rank) {
+  return std::make_unique<ThreadCommunicator>(board_, id, std::move(members), rank,
                                               shared_traffic(), stages());
 }
 

@@ -11,7 +11,7 @@
 
 namespace sp {
 
-class ThreadCommunicator final : public HostCommunicator {
+class ThreadCommunicator : public HostCommunicator {
  public:
   // members: the world's ranks in the order of this communicator's.
   ThreadCommunicator(std::shared_ptr<ThreadBoard> board, std::int64_t id, std::vector<int> members,
@@ -23,9 +23,16 @@ class ThreadCommunicator final : public HostCommunicator {
   void wait_for(Transfer& transfer) override;
   std::unique_ptr<Communicator> form_group(const Group& group) override;
 
- private:
-  int world_rank(int rank) const { return members_[static_cast<std::size_t>(rank)]; }
+  virtual std::shared_ptr<ThreadTransfer> make_transfer(const Channel& channel, std::size_t parts);
+  // Another communicator of this rank.
+  virtual std::unique_ptr<Communicator> make_communicator(std::int64_t id, std::vector<int> members,
+                                                          int rank);
 
+  int world_rank(int rank) const { return members_[static_cast<std::size_t>(rank)]; }
+  const std::shared_ptr<ThreadBoard>& board() const { return board_; }
+  std::int64_t id() const { return id_; }
+
+ private:
   std::shared_ptr<ThreadBoard> board_;
   std::int64_t id_;
   std::vector<int> members_;

@@ -150,7 +150,7 @@ __device__ void mask_scores(Micro& s, const Block& block, Visibility visibility,
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
 #pragma unroll
-    for (int j = 0; j < 4; ++j) s[i][j] *= block.scale;
+    for (int j = 0; j < 4; ++j) s[i][j] = rounded_product(s[i][j], block.scale);
   }
   if (visibility == Visibility::kFull && first_column + kTile <= columns.count) return;
   int row_position[4], row_segment[4];

@@ -3,10 +3,12 @@
 
 namespace sp::SP_GPU {
 
-// From pageable memory: the call returns when the host's bytes have been read.
+// From pageable memory: the call returns when the host's bytes have been read. What comes before is
+// waited for first, as in a download.
 void CudaMemory::upload(const Tensor& tensor, const void* host) {
   SP_CHECK(tensor.contiguous(), "an upload needs a contiguous tensor");
   if (tensor.elements() == 0) return;
+  gpu_.synchronize();
   check(cudaMemcpyAsync(tensor.data(), host, static_cast<std::size_t>(tensor.bytes()),
                         cudaMemcpyHostToDevice, gpu_.compute()),
         "cudaMemcpyAsync to the device");

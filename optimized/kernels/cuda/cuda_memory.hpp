@@ -1,5 +1,5 @@
 // Device memory of one rank, allocated in stream order from the device's pool: no call waits for
-// the device but download and destruction.
+// the device but upload, download and destruction.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

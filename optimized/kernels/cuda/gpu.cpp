@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 #include <thread>
 
@@ -12,21 +13,17 @@
 namespace sp::SP_GPU {
 namespace {
 
-// Short waits are spun through, long ones leave the core to others. A poll costs about 1 us.
-class Patience {
- public:
-  void pause() {
-    constexpr int kSpins = 200;
-    if (++pauses_ < kSpins) {
-      std::this_thread::yield();
-    } else {
-      std::this_thread::sleep_for(std::chrono::microseconds(20));
-    }
-  }
-
- private:
-  int pauses_ = 0;
-};
+// What CUDA and NCCL read from the environment before their first call; what the user has set stays.
+void prepare_process() {
+  // A kernel that is loaded when it is first launched may wait for the device, on which a kernel of
+  // NCCL waits for a peer.
+  setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+  // Streams that share a queue of the device wait for each other: all that there can be.
+  setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
+  // Operations of several communicators start in the order of their calls, so that two ranks cannot
+  // each run the one that the other has put off.
+  setenv("NCCL_LAUNCH_ORDER_IMPLICIT", "1", 0);
+}
 
 }  // namespace
 
@@ -35,7 +32,27 @@ void check(cudaError_t status, const char* what) {
   throw Error(ErrorKind::kEnvironment, fmt::format("{}: {}", what, cudaGetErrorString(status)));
 }
 
+void Patience::pause() {
+  constexpr int kSpins = 200;  // a poll costs about 1 us
+  if (++pauses_ < kSpins) {
+    std::this_thread::yield();
+  } else {
+    std::this_thread::sleep_for(std::chrono::microseconds(20));
+  }
+}
+
+void check_grid(const dim3& grid, const char* name) {
+  constexpr unsigned kMost = 65535;
+  if (grid.y <= kMost && grid.z <= kMost) return;
+  throw Error(
+      ErrorKind::kUsage,
+      fmt::format("{} needs {} x {} x {} blocks of a GPU: heads and sequences are too many; "
+                  "allowed: {} each",
+                  name, grid.x, grid.y, grid.z, kMost));
+}
+
 int device_count() {
+  [[maybe_unused]] static const bool prepared = (prepare_process(), true);
   int count = 0;
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
@@ -68,6 +85,16 @@ void Gpu::synchronize() const {
   for (Patience patience; (status = cudaEventQuery(done_)) == cudaErrorNotReady; patience.pause())
     watcher_();
   check(status, "waiting for the GPU");
+}
+
+void Gpu::allow_shared_memory(const void* kernel, const char* name) const {
+  if (allowed_.contains(kernel)) return;
+  cudaFuncAttributes attributes{};
+  check(cudaFuncGetAttributes(&attributes, kernel), name);
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             shared_memory_limit() - static_cast<int>(attributes.sharedSizeBytes)),
+        name);
+  allowed_.insert(kernel);
 }
 
 std::byte* Gpu::allocate(std::int64_t bytes) const {

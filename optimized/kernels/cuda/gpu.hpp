@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <functional>
+#include <unordered_set>
 #include <utility>
 
 #ifndef SP_GPU
@@ -18,8 +19,17 @@ namespace sp::SP_GPU {
 // Throws Error(kEnvironment) that names what failed; cudaSuccess passes.
 void check(cudaError_t status, const char* what);
 
-// Devices that this process sees; 0 without a driver.
+// Devices that this process sees; 0 without a driver. Comes before all other calls of CUDA.
 int device_count();
+
+// Short waits are spun through, long ones leave the core to others.
+class Patience {
+ public:
+  void pause();
+
+ private:
+  int pauses_ = 0;
+};
 
 // Belongs to the thread of its rank, whose current device it is.
 class Gpu {
@@ -35,6 +45,10 @@ class Gpu {
   // Largest dynamic shared memory that a block may ask for, in bytes.
   int shared_memory_limit() const { return static_cast<int>(properties_.sharedMemPerBlockOptin); }
 
+  // Lets the kernel have all the dynamic shared memory there is; asks the driver once. All ranks of a
+  // device say the same, so that none takes from another what it was about to use.
+  void allow_shared_memory(const void* kernel, const char* name) const;
+
   // Until all work of the compute stream is done. Asks the watcher, if there is one, again and
   // again: it throws when peers have failed or time is up.
   void synchronize() const;
@@ -49,6 +63,7 @@ class Gpu {
   cudaStream_t compute_ = nullptr;
   cudaEvent_t done_ = nullptr;  // of synchronize()
   cudaDeviceProp properties_{};
+  mutable std::unordered_set<const void*> allowed_;
   std::function<void()> watcher_;
 };
 
@@ -74,6 +89,8 @@ struct Launch {
   int threads = 0;
   int shared_bytes = 0;
 };
+// Throws Error(kUsage) for more blocks in y or z than there can be.
+void check_grid(const dim3& grid, const char* name);
 
 // The kernel's name marks its range for profilers.
 template <class... Parameters, class... Arguments>
@@ -81,11 +98,9 @@ void launch(const Gpu& gpu, const char* name, void (*kernel)(Parameters...), con
             Arguments&&... arguments) {
   constexpr int kWithoutAsking = 48 * 1024;
   if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return;
-  if (shape.shared_bytes > kWithoutAsking) {
-    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                               cudaFuncAttributeMaxDynamicSharedMemorySize, shape.shared_bytes),
-          name);
-  }
+  check_grid(shape.grid, name);
+  if (shape.shared_bytes > kWithoutAsking)
+    gpu.allow_shared_memory(reinterpret_cast<const void*>(kernel), name);
   cudaLaunchConfig_t config{};
   config.gridDim = shape.grid;
   config.blockDim = dim3(static_cast<unsigned>(shape.threads), 1, 1);

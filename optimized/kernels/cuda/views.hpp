@@ -59,7 +59,7 @@ struct TokenTable {
   __host__ __device__ std::int64_t tiles() const { return (count + kTileTokens - 1) / kTileTokens; }
 };
 
-// Tables by value: tokens are sent to the device when they are first met, and stay.
+// Tables by value: those of tokens are written when they are first met, and stay.
 class TokenTables {
  public:
   explicit TokenTables(const Gpu& gpu) : gpu_(gpu) {}

@@ -1,7 +1,6 @@
-// NcclCommunicator keeps the contract of communicator.hpp, on the emulator's NCCL.
+// The communicators of GPUs keep the contract of communicator.hpp: over the emulator's NCCL, a device
+// for every rank, and by copies, one device for all.
 // SPDX-License-Identifier: Apache-2.0
-#include "optimized/comm/nccl/nccl_communicator.hpp"
-
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -12,6 +11,8 @@
 
 #include "harness/emulator/emulator.hpp"
 #include "harness/run/rank_failures.hpp"
+#include "optimized/comm/local/local_world.hpp"
+#include "optimized/comm/nccl/nccl_communicator.hpp"
 #include "optimized/kernels/cuda/cuda_memory.hpp"
 
 namespace sp::test {
@@ -21,12 +22,14 @@ using namespace std::chrono_literals;
 using SP_GPU::CudaMemory;
 using SP_GPU::Gpu;
 using SP_GPU::join_world;
+using SP_GPU::LocalWorld;
 
 using Floats = std::vector<float>;
 
 struct Rank {
   Gpu& gpu;
   Communicator& comm;
+  CommunicationMeter& meter;
   CudaMemory& memory;
 
   Tensor blank(std::int64_t rows) const {
@@ -54,7 +57,15 @@ struct Rank {
   int previous() const { return (comm.rank() + comm.size() - 1) % comm.size(); }
 };
 
-class NcclCommunicators : public testing::TestWithParam<int> {
+struct Setting {
+  bool local;
+  int ranks;
+};
+std::string name_of(const testing::TestParamInfo<Setting>& info) {
+  return (info.param.local ? "copies_" : "nccl_") + std::to_string(info.param.ranks);
+}
+
+class GpuCommunicators : public testing::TestWithParam<Setting> {
  protected:
   void SetUp() override { emulator::configure({}); }
   void TearDown() override {
@@ -62,9 +73,24 @@ class NcclCommunicators : public testing::TestWithParam<int> {
     EXPECT_FALSE(left.found) << left.what;
   }
 
+  using Body = std::function<void(Rank&)>;
+
   // Runs the body on every rank and throws its first failure. Nothing may be left on a device.
-  static void run(int ranks, const std::function<void(Rank&)>& body,
-                  std::chrono::milliseconds limit = 20s) {
+  static void run(const Setting& setting, const Body& body, std::chrono::milliseconds limit = 20s) {
+    setting.local ? run_locally(setting.ranks, body, limit)
+                  : run_over_nccl(setting.ranks, body, limit);
+  }
+  static void run(const Body& body) { run(GetParam(), body); }
+
+  static void run_body(Gpu& gpu, const GpuWorld& world, const Body& body) {
+    CudaMemory memory(gpu);
+    Rank rank{gpu, *world.comm, *world.meter, memory};
+    body(rank);
+    gpu.synchronize();
+    EXPECT_EQ(memory.live_bytes(), 0);
+  }
+
+  static void run_over_nccl(int ranks, const Body& body, std::chrono::milliseconds limit) {
     const ncclUniqueId id = SP_GPU::make_world_id();
     RankFailures failures;
     {
@@ -73,18 +99,14 @@ class NcclCommunicators : public testing::TestWithParam<int> {
         threads.emplace_back([&, r] {
           try {
             Gpu gpu(r);
-            const auto comm =
+            const GpuWorld world =
                 join_world(gpu, id, r, ranks, limit, std::make_shared<Traffic>(), failures.flag());
-            CudaMemory memory(gpu);
-            Rank rank{gpu, *comm, memory};
             try {
-              body(rank);
-              gpu.synchronize();
+              run_body(gpu, world, body);
             } catch (...) {
               failures.record(r);
               throw;
             }
-            EXPECT_EQ(memory.live_bytes(), 0);
           } catch (...) {
             failures.record(r);
           }
@@ -94,12 +116,36 @@ class NcclCommunicators : public testing::TestWithParam<int> {
     for (int r = 0; r < ranks; ++r) EXPECT_EQ(emulator::live_objects(r).total(), 0);
     if (failures.any()) failures.rethrow("");
   }
-  static void run(const std::function<void(Rank&)>& body) { run(GetParam(), body); }
 
-  static std::string failure_of(int ranks, const std::function<void(Rank&)>& body,
+  static void run_locally(int ranks, const Body& body, std::chrono::milliseconds limit) {
+    LocalWorld local(ranks, limit);
+    {
+      std::vector<std::jthread> threads;
+      for (int r = 0; r < ranks; ++r) {
+        threads.emplace_back([&, r] {
+          try {
+            Gpu gpu(0);
+            const GpuWorld world = local.join(gpu, r, std::make_shared<Traffic>());
+            try {
+              run_body(gpu, world, body);
+              local.finish(r);
+            } catch (...) {
+              local.fail(r, std::current_exception());
+            }
+          } catch (...) {
+            local.fail(r, std::current_exception());
+          }
+        });
+      }
+    }
+    EXPECT_EQ(emulator::live_objects(0).total(), 0);
+    local.rethrow_failure();
+  }
+
+  static std::string failure_of(const Setting& setting, const Body& body,
                                 std::chrono::milliseconds limit = 20s) {
     try {
-      run(ranks, body, limit);
+      run(setting, body, limit);
     } catch (const Error& error) {
       return error.what();
     }
@@ -112,13 +158,18 @@ class NcclCommunicators : public testing::TestWithParam<int> {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Ranks, NcclCommunicators, testing::Values(1, 2, 3, 4, 8),
-                         testing::PrintToStringParamName());
-using NcclFailures = NcclCommunicators;
+std::vector<Setting> settings() {
+  std::vector<Setting> all;
+  for (const bool local : {false, true})
+    for (const int ranks : {1, 2, 3, 4, 8}) all.push_back({local, ranks});
+  return all;
+}
+INSTANTIATE_TEST_SUITE_P(Ranks, GpuCommunicators, testing::ValuesIn(settings()), name_of);
+using NcclFailures = GpuCommunicators;
 
 std::int64_t uneven(int rank) { return (rank * 5) % 4; }  // 0, 1, 2, 3, 0, ...
 
-TEST_P(NcclCommunicators, ExchangesMoveEverySize) {
+TEST_P(GpuCommunicators, ExchangesMoveEverySize) {
   run([](Rank& r) {
     for (int step = 0; step < 3; ++step) {
       const std::int64_t sent = (r.comm.rank() + step) % 3, received = (r.previous() + step) % 3;
@@ -134,7 +185,7 @@ TEST_P(NcclCommunicators, ExchangesMoveEverySize) {
   });
 }
 
-TEST_P(NcclCommunicators, GathersEqualAndUnevenParts) {
+TEST_P(GpuCommunicators, GathersEqualAndUnevenParts) {
   run([](Rank& r) {
     const int P = r.comm.size(), me = r.comm.rank();
     const Tensor whole = r.blank(2 * P);
@@ -154,7 +205,7 @@ TEST_P(NcclCommunicators, GathersEqualAndUnevenParts) {
   });
 }
 
-TEST_P(NcclCommunicators, SumsEqualAndUnevenParts) {
+TEST_P(GpuCommunicators, SumsEqualAndUnevenParts) {
   run([](Rank& r) {
     const int P = r.comm.size(), me = r.comm.rank();
     const auto sum_of = [&](std::int64_t rows, int step) {
@@ -186,7 +237,7 @@ TEST_P(NcclCommunicators, SumsEqualAndUnevenParts) {
   });
 }
 
-TEST_P(NcclCommunicators, DoublesAreSummedAsDoubles) {
+TEST_P(GpuCommunicators, DoublesAreSummedAsDoubles) {
   run([](Rank& r) {
     const Tensor x = r.memory.allocate(DType::kF64, {1, 1, 1, 1}, "x");
     const double mine = 1 + 0x1p-40;
@@ -198,7 +249,7 @@ TEST_P(NcclCommunicators, DoublesAreSummedAsDoubles) {
   });
 }
 
-TEST_P(NcclCommunicators, AllToAllAndBroadcastDeliver) {
+TEST_P(GpuCommunicators, AllToAllAndBroadcastDeliver) {
   run([](Rank& r) {
     const int P = r.comm.size(), me = r.comm.rank();
     const auto rows = [](int from, int to) { return std::int64_t{(from + 2 * to) % 3}; };
@@ -219,7 +270,7 @@ TEST_P(NcclCommunicators, AllToAllAndBroadcastDeliver) {
   });
 }
 
-TEST_P(NcclCommunicators, SplitsAndGroupsAreChannelsOfTheirOwn) {
+TEST_P(GpuCommunicators, SplitsAndGroupsAreChannelsOfTheirOwn) {
   run([](Rank& r) {
     const int me = r.comm.rank();
     Communicator& second = r.comm.channel("second");
@@ -239,7 +290,7 @@ TEST_P(NcclCommunicators, SplitsAndGroupsAreChannelsOfTheirOwn) {
   });
 }
 
-TEST_P(NcclCommunicators, AMessageCarriesWhatTheBufferHeldAtThePost) {
+TEST_P(GpuCommunicators, AMessageCarriesWhatTheBufferHeldAtThePost) {
   run([](Rank& r) {
     const Tensor mine = r.written(1, r.comm.rank()), theirs = r.blank(1);
     for (int step = 0; step < 5; ++step) {
@@ -251,21 +302,23 @@ TEST_P(NcclCommunicators, AMessageCarriesWhatTheBufferHeldAtThePost) {
   });
 }
 
-TEST_P(NcclCommunicators, EventsAreUsedAgain) {
+TEST_P(GpuCommunicators, EventsAreUsedAgain) {
   run([](Rank& r) {
     const Tensor x = r.written(1, 0);
     int after_some = 0;
-    for (int step = 0; step < 40; ++step) {
+    for (int step = 0; step < 80; ++step) {
       r.comm.all_reduce(x, {"x", step}).wait();
       r.gpu.synchronize();
       if (step == 5) after_some = emulator::live_objects(r.gpu.ordinal()).events;
     }
-    EXPECT_EQ(emulator::live_objects(r.gpu.ordinal()).events, after_some);
+    // Other ranks share the device of copies, and are at other steps: one step has up to 4 P events.
+    const int others = GetParam().local ? 4 * r.comm.size() * r.comm.size() : 0;
+    EXPECT_LE(emulator::live_objects(r.gpu.ordinal()).events, after_some + others);
   });
 }
 
-TEST_P(NcclCommunicators, AnOperationMayBeLeftUnwaited) {
-  run([](Rank& r) {
+TEST_F(NcclFailures, AnOperationMayBeLeftUnwaited) {
+  run({false, 3}, [](Rank& r) {
     {
       const Tensor x = r.written(2, r.comm.rank());
       (void)r.comm.all_reduce(x, {"x", 0});  // the tensor and the operation end here
@@ -277,23 +330,23 @@ TEST_P(NcclCommunicators, AnOperationMayBeLeftUnwaited) {
 }
 
 TEST_F(NcclFailures, WaitingIsMeasuredOnTheComputeStream) {
-  run(2, [](Rank& r) {
-    SP_GPU::measure_communication(r.comm, true);
+  run({false, 2}, [](Rank& r) {
+    r.meter.measure(true);
     const Tensor x = r.written(1, 0);
     if (r.comm.rank() == 1) std::this_thread::sleep_for(100ms);
     r.comm.all_reduce(x, {"x", 0}).wait();
-    const double waited = SP_GPU::take_communication(r.comm).exposed_s;
+    const double waited = r.meter.take().exposed_s;
     if (r.comm.rank() == 0) {
       EXPECT_GE(waited, 0.05);
     }
     EXPECT_LE(waited, 10.0);
-    EXPECT_EQ(SP_GPU::take_communication(r.comm).exposed_s, 0.0);
+    EXPECT_EQ(r.meter.take().exposed_s, 0.0);
   });
 }
 
 TEST_F(NcclFailures, ATimeOutSaysWhatEveryRankWaitsFor) {
   const std::string text = failure_of(
-      3,
+      {false, 3},
       [](Rank& r) {
         if (r.comm.rank() == 1) std::this_thread::sleep_for(1s);  // neither computes nor waits
         const Tensor mine = r.written(2, r.comm.rank()), theirs = r.blank(2);
@@ -307,7 +360,7 @@ TEST_F(NcclFailures, ATimeOutSaysWhatEveryRankWaitsFor) {
 
 TEST_F(NcclFailures, ASplitThatOnePeerNeverMakesTimesOut) {
   const std::string text = failure_of(
-      2,
+      {false, 2},
       [](Rank& r) {
         if (r.comm.rank() == 1) {
           std::this_thread::sleep_for(1s);
@@ -322,7 +375,7 @@ TEST_F(NcclFailures, ASplitThatOnePeerNeverMakesTimesOut) {
 
 TEST_F(NcclFailures, OneFailingRankEndsTheOthers) {
   const auto begin = std::chrono::steady_clock::now();
-  const std::string text = failure_of(4, [](Rank& r) {
+  const std::string text = failure_of({false, 4}, [](Rank& r) {
     const Tensor x = r.written(2, r.comm.rank());
     Pending pending = r.comm.all_reduce(x, {"x", 0});
     pending.wait();
@@ -336,7 +389,7 @@ TEST_F(NcclFailures, OneFailingRankEndsTheOthers) {
 }
 
 TEST_F(NcclFailures, AFaultOnOneDeviceEndsAll) {
-  const std::string text = failure_of(2, [](Rank& r) {
+  const std::string text = failure_of({false, 2}, [](Rank& r) {
     const Tensor x = r.blank(2);  // never written
     r.comm.all_reduce(x, {"x", 0}).wait();
     r.gpu.synchronize();
@@ -350,13 +403,87 @@ TEST_F(NcclFailures, AFaultOnOneDeviceEndsAll) {
 }
 
 TEST_F(NcclFailures, ASizeThatDiffersIsNamedWithBothSides) {
-  const std::string text = failure_of(2, [](Rank& r) {
+  const std::string text = failure_of({false, 2}, [](Rank& r) {
     const Tensor x = r.written(2 + r.comm.rank(), r.comm.rank());
     r.comm.all_reduce(x, {"x", 0}).wait();
     r.gpu.synchronize();
   });
   expect_says(text, {"the counts differ", "4 f32", "6 f32"});
   emulator::take_fault();
+}
+
+using LocalFailures = GpuCommunicators;
+
+TEST_F(LocalFailures, CopiesAndWaitsAreMeasured) {
+  run({true, 2}, [](Rank& r) {
+    r.meter.measure(true);
+    const Tensor x = r.written(1, 0), y = r.blank(1);
+    r.comm.exchange({{r.next(), x, {"x", 0}}}, {{r.previous(), y, {"x", 0}}}).wait();
+    const CommunicationMeter::Cost cost = r.meter.take();
+    EXPECT_GT(cost.total_s, 0);
+    EXPECT_GE(cost.exposed_s, 0);
+    EXPECT_EQ(r.meter.take().total_s, 0);
+  });
+}
+
+TEST_F(LocalFailures, ATimeOutSaysWhatEveryRankWaitsFor) {
+  const std::string text = failure_of(
+      {true, 3},
+      [](Rank& r) {
+        if (r.comm.rank() == 1) std::this_thread::sleep_for(1s);  // neither computes nor waits
+        const Tensor mine = r.written(2, r.comm.rank()), theirs = r.blank(2);
+        r.comm.exchange({{r.next(), mine, {"k", 3}}}, {{r.previous(), theirs, {"k", 3}}}).wait();
+      },
+      300ms);
+  expect_says(text, {"0.3 s", "rank 2", "k step 3 (16 bytes) from rank 1"});
+}
+
+TEST_F(LocalFailures, ASplitThatOnePeerNeverMakesTimesOut) {
+  const std::string text = failure_of(
+      {true, 2},
+      [](Rank& r) {
+        if (r.comm.rank() == 1) {
+          std::this_thread::sleep_for(1s);
+        } else {
+          r.comm.split(0, 0);
+        }
+      },
+      200ms);
+  expect_says(text, {"0.2 s", "split step 0", "from rank 1"});
+}
+
+TEST_F(LocalFailures, OneFailingRankEndsTheOthers) {
+  const auto begin = std::chrono::steady_clock::now();
+  const std::string text = failure_of({true, 4}, [](Rank& r) {
+    const Tensor x = r.written(2, r.comm.rank());
+    r.comm.all_reduce(x, {"x", 0}).wait();
+    if (r.comm.rank() == 2) throw Error(ErrorKind::kInternal, "no more paper");
+    r.comm.all_reduce(x, {"x", 1}).wait();
+    r.gpu.synchronize();
+  });
+  EXPECT_EQ(text, "rank 2: no more paper");
+  EXPECT_LE(std::chrono::steady_clock::now() - begin, 10s);
+}
+
+TEST_F(LocalFailures, AFaultOfTheDeviceEndsAll) {
+  const std::string text = failure_of({true, 2}, [](Rank& r) {
+    const Tensor x = r.blank(2);  // never written
+    r.comm.all_reduce(x, {"x", 0}).wait();
+    r.gpu.synchronize();
+  });
+  expect_says(text, {"rank ", "uninitialised"});
+  cudaSetDevice(0);
+  cudaDeviceReset();
+  emulator::take_fault();
+}
+
+TEST_F(LocalFailures, ASizeThatDiffersIsNamedWithBothSides) {
+  const std::string text = failure_of({true, 2}, [](Rank& r) {
+    const Tensor x = r.written(2 + r.comm.rank(), r.comm.rank());
+    r.comm.all_reduce(x, {"x", 0}).wait();
+    r.gpu.synchronize();
+  });
+  expect_says(text, {"x step 0", "8 bytes", "12 bytes"});
 }
 
 }  // namespace
