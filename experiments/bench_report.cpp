@@ -182,7 +182,10 @@ void add_other(Json& benchmarks, const BenchRow& row) {
 }  // namespace
 
 std::string number(double value, int decimals) {
-  return std::isnan(value) ? "-" : fmt::format("{:.{}f}", value, decimals);
+  if (std::isnan(value)) return "-";
+  std::string text = fmt::format("{:.{}f}", value, decimals);
+  const bool zero = text.find_first_of("123456789") == std::string::npos;
+  return zero && text.front() == '-' ? text.substr(1) : text;
 }
 
 std::string figure(double value) {

@@ -1,6 +1,9 @@
 // Every algorithm as GPU kernels and NCCL calls, executed by the emulator: the same random problems
 // and the same verdict as on the other back-ends, on every rank count that fits a node.
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include "harness/emulator/emulator.hpp"
 #include "harness/run/gpu_backend.hpp"
 #include "harness/run/verify.hpp"
 #include "tests/property/everyone.hpp"
@@ -19,9 +22,9 @@ Backend& one_gpu_for_all() {
 
 // Of each algorithm and element type; linear attention: of each module.
 #ifdef SP_SANITIZED
-constexpr std::int64_t kCases = 3, kCasesPerModule = 1;
+constexpr std::int64_t kCases = 3, kCasesPerModule = 1, kLongest = 200;
 #else
-constexpr std::int64_t kCases = 6, kCasesPerModule = 2;
+constexpr std::int64_t kCases = 6, kCasesPerModule = 2, kLongest = 700;
 #endif
 
 struct Run {
@@ -78,6 +81,41 @@ TEST_P(LocalEquivalence, HoldsOnRandomProblems) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Registry, LocalEquivalence, testing::ValuesIn(algorithms()), id_of);
+
+// Tensor cores add in orders, and cut off digits, that no document fixes: the limits hold for all that
+// the emulator has, on short problems of every kind and on a longer one.
+TEST(EmulatedTensorCores, EveryOrderOfSumsIsWithinTheLimits) {
+  constexpr std::uint64_t kOrders = 6;
+  for (std::uint64_t order = 0; order < kOrders; ++order) {
+    emulator::configure({.seed = order});
+    const auto backend = emulated::make_backend(std::chrono::seconds(60), Transport::kNccl);
+    for (const DType dtype : {DType::kBF16, DType::kF16}) {
+      for (const bool longer : {false, true}) {
+        VerifyOptions options;
+        options.algorithms = {find_algorithm("ring/zigzag")};
+        options.pins.dtype = dtype;
+        options.pins.ranks = {longer ? 1 : 2};
+        options.pins.most_heads = 2;
+        options.seed = 6;
+        options.cases = longer ? 1 : 8;
+        if (longer) {
+          options.pins.tokens = kLongest;
+          options.pins.head_size = 64;
+          options.pins.heads = options.pins.kv_heads = options.pins.batch = 1;
+          options.pins.causal = options.pins.segments = false;
+          options.pins.window = 0;
+          options.pins.values = Values::kNormal;
+        }
+        const AlgorithmReport report = verify(*backend, options).front();
+        EXPECT_FALSE(report.failure) << "order " << order << ": " << report.failure->message;
+        fmt::print("order {} {} {}: at most {:.3f} of a limit, {:.3f} beyond the last rounding\n",
+                   order, name_of(dtype), longer ? "long" : "short", report.worst.highest().ratio,
+                   report.beyond);
+      }
+    }
+  }
+  emulator::configure({});
+}
 
 }  // namespace
 }  // namespace sp::test

@@ -14,6 +14,7 @@
 #include "harness/run/meet.hpp"
 #include "harness/run/verify.hpp"
 #include "optimized/algorithms/registry.hpp"
+#include "optimized/comm/nccl/nccl_communicator.hpp"
 
 namespace sp::test {
 namespace {
@@ -81,6 +82,23 @@ TEST_F(AnyGpuBackend, NoDeviceIsAnErrorThatNamesTheWayOut) {
   EXPECT_EQ(either->devices(2), 2);
   EXPECT_EQ(either->devices(3), 1);
   EXPECT_EQ(failure_of(*either, 3, {}, meet), "");
+}
+
+TEST_F(AnyGpuBackend, WhatNoDeviceCanDoIsOneLine) {
+  const auto said = [](auto&& f) -> std::string {
+    try {
+      f();
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(said([] { SP_GPU::check_grid(dim3(9, 65535, 65535), "kernel"); }), "");
+  for (const dim3 grid : {dim3(1, 65536, 1), dim3(1, 1, 70000)})
+    EXPECT_TRUE(says(said([&] { SP_GPU::check_grid(grid, "kernel"); }),
+                     "heads and sequences are too many; allowed: 65535 each"));
+  EXPECT_EQ(said([] { SP_GPU::check_version(22600); }), "");
+  EXPECT_TRUE(says(said([] { SP_GPU::check_version(22501); }), "NCCL 2.25.1 is too old"));
 }
 
 TEST_P(GpuBackends, WhatWatchesHostMemoryIsRefused) {

@@ -230,6 +230,7 @@ TEST(Score, TellsOfDevicesWhatTheirEventsMeasured) {
   pass.bytes_sent = 3'000'000'000;
   pass.flops = 8'000'000'000'000;
   BenchRow row{.ranks = 4};
+  row.cores = 4;
   row.passes = {pass};
   EXPECT_TRUE(std::isnan(score(row).percent_of_peak));
   row.peak_flops = 10e12;
@@ -237,6 +238,8 @@ TEST(Score, TellsOfDevicesWhatTheirEventsMeasured) {
   EXPECT_DOUBLE_EQ(s.percent_of_peak, 10);
   EXPECT_DOUBLE_EQ(s.bus_bandwidth, 3e9);
   EXPECT_DOUBLE_EQ(s.overlap_percent, 75);
+  row.cores = 1;  // which all four share
+  EXPECT_DOUBLE_EQ(score(row).percent_of_peak, 40);
   row.passes.front().communicating_s = {};
   EXPECT_TRUE(std::isnan(score(row).overlap_percent));
 }
