@@ -208,6 +208,7 @@ std::vector<std::pair<std::string, std::string>> describe_gpus() {
   const auto version = [](int number) {  // 13000 is 13.0
     return fmt::format("{}.{}", number / 1000, number % 1000 / 10);
   };
+  const int devices = device_count();  // before all other calls
   std::vector<std::pair<std::string, std::string>> entries;
   int runtime = 0, driver = 0, nccl = 0;
   if (cudaRuntimeGetVersion(&runtime) == cudaSuccess)
@@ -217,7 +218,6 @@ std::vector<std::pair<std::string, std::string>> describe_gpus() {
   if (ncclGetVersion(&nccl) == ncclSuccess)
     entries.emplace_back("nccl",
                          fmt::format("{}.{}.{}", nccl / 10000, nccl % 10000 / 100, nccl % 100));
-  const int devices = device_count();
   entries.emplace_back("gpus", std::to_string(devices));
   for (int device = 0; device < devices; ++device) {
     cudaDeviceProp properties{};
