@@ -89,15 +89,15 @@ ncclResult_t guarded(const char* call, F&& f) {
 
 [[noreturn]] void refuse(const std::string& why) { throw Fault(FaultKind::kApi, why); }
 
+std::uint64_t number_of(ncclComm_t comm) { return reinterpret_cast<std::uint64_t>(comm); }
+
 // Unknown ones are found, because handles are never used again.
 Comm find(ncclComm_t comm) {
   const std::lock_guard lock(mutex);
-  const auto found = comms.find(reinterpret_cast<std::uint64_t>(comm));
+  const auto found = comms.find(number_of(comm));
   if (found == comms.end()) refuse("the communicator is destroyed, aborted or was never made");
   return found->second;
 }
-
-std::uint64_t number_of(ncclComm_t comm) { return reinterpret_cast<std::uint64_t>(comm); }
 
 // One that may be used.
 Comm find_idle(ncclComm_t comm) {
@@ -115,6 +115,21 @@ void change(ncclComm_t comm, F&& f) {
   const auto found = comms.find(number_of(comm));
   if (found != comms.end()) f(found->second);
 }
+
+// For its lifetime this thread is in a call that blocks.
+class Inside {
+ public:
+  explicit Inside(ncclComm_t comm) : comm_(comm) { set(std::this_thread::get_id()); }
+  ~Inside() { set({}); }
+  Inside(const Inside&) = delete;
+  Inside& operator=(const Inside&) = delete;
+
+ private:
+  void set(std::thread::id id) const {
+    change(comm_, [id](Comm& of) { of.inside = id; });
+  }
+  ncclComm_t comm_;
+};
 
 // Something of a non-blocking communicator is under way, for a moment or as long as the job takes.
 ncclResult_t set_busy(ncclComm_t comm) {
@@ -175,7 +190,7 @@ ncclComm_t add(std::shared_ptr<NcclWorld> world, int rank, bool blocking) {
 Comm remove(ncclComm_t comm, bool aborted) {
   Comm removed = find(comm);
   const std::lock_guard lock(mutex);
-  comms.erase(reinterpret_cast<std::uint64_t>(comm));
+  comms.erase(number_of(comm));
   orders.aborted = orders.aborted || aborted;  // before anybody can find that all are gone
   return removed;
 }
@@ -332,14 +347,10 @@ ncclResult_t ncclCommSplit(ncclComm_t comm, int colour, int key, ncclComm_t* par
       *part = made->world == nullptr ? nullptr : add(made->world, made->rank, blocking);
     };
     if (!parent.blocking) return start(comm, split, give);
-    change(comm, [](Comm& of) { of.inside = std::this_thread::get_id(); });
-    try {
+    {
+      const Inside inside(comm);
       split();
-    } catch (const Fault&) {
-      change(comm, [](Comm& of) { of.inside = {}; });
-      throw;
     }
-    change(comm, [](Comm& of) { of.inside = {}; });
     give();
     return ncclSuccess;
   });

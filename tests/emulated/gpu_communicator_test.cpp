@@ -344,57 +344,59 @@ TEST_F(NcclFailures, WaitingIsMeasuredOnTheComputeStream) {
   });
 }
 
+// What goes wrong, over either transport.
+void exchange_while_rank_1_sleeps(Rank& r) {
+  if (r.comm.rank() == 1) std::this_thread::sleep_for(1s);  // neither computes nor waits
+  const Tensor mine = r.written(2, r.comm.rank()), theirs = r.blank(2);
+  r.comm.exchange({{r.next(), mine, {"k", 3}}}, {{r.previous(), theirs, {"k", 3}}}).wait();
+  r.gpu.synchronize();
+}
+void split_without_rank_1(Rank& r) {
+  if (r.comm.rank() == 1) {
+    std::this_thread::sleep_for(1s);
+  } else {
+    r.comm.split(0, 0);
+  }
+}
+void fail_on_rank_2(Rank& r) {
+  const Tensor x = r.written(2, r.comm.rank());
+  r.comm.all_reduce(x, {"x", 0}).wait();
+  r.gpu.synchronize();
+  if (r.comm.rank() == 2) throw Error(ErrorKind::kInternal, "no more paper");
+  r.comm.all_reduce(x, {"x", 1}).wait();
+  r.gpu.synchronize();
+}
+void sum_what_nobody_wrote(Rank& r) {
+  const Tensor x = r.blank(2);
+  r.comm.all_reduce(x, {"x", 0}).wait();
+  r.gpu.synchronize();
+}
+void sum_two_sizes(Rank& r) {
+  const Tensor x = r.written(2 + r.comm.rank(), r.comm.rank());
+  r.comm.all_reduce(x, {"x", 0}).wait();
+  r.gpu.synchronize();
+}
+
 TEST_F(NcclFailures, ATimeOutSaysWhatEveryRankWaitsFor) {
-  const std::string text = failure_of(
-      {false, 3},
-      [](Rank& r) {
-        if (r.comm.rank() == 1) std::this_thread::sleep_for(1s);  // neither computes nor waits
-        const Tensor mine = r.written(2, r.comm.rank()), theirs = r.blank(2);
-        r.comm.exchange({{r.next(), mine, {"k", 3}}}, {{r.previous(), theirs, {"k", 3}}}).wait();
-        r.gpu.synchronize();
-      },
-      300ms);
+  const std::string text = failure_of({false, 3}, exchange_while_rank_1_sleeps, 300ms);
   expect_says(text, {"the time limit of 0.3 s has passed", "rank 2 of the world waits since 0.3 s",
                      "for k step 3 (16 bytes) from rank 1", "exchange"});
 }
 
 TEST_F(NcclFailures, ASplitThatOnePeerNeverMakesTimesOut) {
-  const std::string text = failure_of(
-      {false, 2},
-      [](Rank& r) {
-        if (r.comm.rank() == 1) {
-          std::this_thread::sleep_for(1s);
-        } else {
-          r.comm.split(0, 0);
-        }
-      },
-      200ms);
+  const std::string text = failure_of({false, 2}, split_without_rank_1, 200ms);
   expect_says(text, {"rank 0", "the time limit of 0.2 s has passed in a call of NCCL"});
   emulator::take_fault();  // the emulator's NCCL names the abort
 }
 
 TEST_F(NcclFailures, OneFailingRankEndsTheOthers) {
   const auto begin = std::chrono::steady_clock::now();
-  const std::string text = failure_of({false, 4}, [](Rank& r) {
-    const Tensor x = r.written(2, r.comm.rank());
-    Pending pending = r.comm.all_reduce(x, {"x", 0});
-    pending.wait();
-    r.gpu.synchronize();
-    if (r.comm.rank() == 2) throw Error(ErrorKind::kInternal, "no more paper");
-    r.comm.all_reduce(x, {"x", 1}).wait();
-    r.gpu.synchronize();
-  });
-  EXPECT_EQ(text, "rank 2: no more paper");
+  EXPECT_EQ(failure_of({false, 4}, fail_on_rank_2), "rank 2: no more paper");
   EXPECT_LE(std::chrono::steady_clock::now() - begin, 10s);
 }
 
 TEST_F(NcclFailures, AFaultOnOneDeviceEndsAll) {
-  const std::string text = failure_of({false, 2}, [](Rank& r) {
-    const Tensor x = r.blank(2);  // never written
-    r.comm.all_reduce(x, {"x", 0}).wait();
-    r.gpu.synchronize();
-  });
-  expect_says(text, {"rank ", "uninitialised"});
+  expect_says(failure_of({false, 2}, sum_what_nobody_wrote), {"rank ", "uninitialised"});
   for (int rank = 0; rank < 2; ++rank) {
     cudaSetDevice(rank);
     cudaDeviceReset();
@@ -403,12 +405,7 @@ TEST_F(NcclFailures, AFaultOnOneDeviceEndsAll) {
 }
 
 TEST_F(NcclFailures, ASizeThatDiffersIsNamedWithBothSides) {
-  const std::string text = failure_of({false, 2}, [](Rank& r) {
-    const Tensor x = r.written(2 + r.comm.rank(), r.comm.rank());
-    r.comm.all_reduce(x, {"x", 0}).wait();
-    r.gpu.synchronize();
-  });
-  expect_says(text, {"the counts differ", "4 f32", "6 f32"});
+  expect_says(failure_of({false, 2}, sum_two_sizes), {"the counts differ", "4 f32", "6 f32"});
   emulator::take_fault();
 }
 
@@ -427,63 +424,30 @@ TEST_F(LocalFailures, CopiesAndWaitsAreMeasured) {
 }
 
 TEST_F(LocalFailures, ATimeOutSaysWhatEveryRankWaitsFor) {
-  const std::string text = failure_of(
-      {true, 3},
-      [](Rank& r) {
-        if (r.comm.rank() == 1) std::this_thread::sleep_for(1s);  // neither computes nor waits
-        const Tensor mine = r.written(2, r.comm.rank()), theirs = r.blank(2);
-        r.comm.exchange({{r.next(), mine, {"k", 3}}}, {{r.previous(), theirs, {"k", 3}}}).wait();
-      },
-      300ms);
+  const std::string text = failure_of({true, 3}, exchange_while_rank_1_sleeps, 300ms);
   expect_says(text, {"0.3 s", "rank 2", "k step 3 (16 bytes) from rank 1"});
 }
 
 TEST_F(LocalFailures, ASplitThatOnePeerNeverMakesTimesOut) {
-  const std::string text = failure_of(
-      {true, 2},
-      [](Rank& r) {
-        if (r.comm.rank() == 1) {
-          std::this_thread::sleep_for(1s);
-        } else {
-          r.comm.split(0, 0);
-        }
-      },
-      200ms);
+  const std::string text = failure_of({true, 2}, split_without_rank_1, 200ms);
   expect_says(text, {"0.2 s", "split step 0", "from rank 1"});
 }
 
 TEST_F(LocalFailures, OneFailingRankEndsTheOthers) {
   const auto begin = std::chrono::steady_clock::now();
-  const std::string text = failure_of({true, 4}, [](Rank& r) {
-    const Tensor x = r.written(2, r.comm.rank());
-    r.comm.all_reduce(x, {"x", 0}).wait();
-    if (r.comm.rank() == 2) throw Error(ErrorKind::kInternal, "no more paper");
-    r.comm.all_reduce(x, {"x", 1}).wait();
-    r.gpu.synchronize();
-  });
-  EXPECT_EQ(text, "rank 2: no more paper");
+  EXPECT_EQ(failure_of({true, 4}, fail_on_rank_2), "rank 2: no more paper");
   EXPECT_LE(std::chrono::steady_clock::now() - begin, 10s);
 }
 
 TEST_F(LocalFailures, AFaultOfTheDeviceEndsAll) {
-  const std::string text = failure_of({true, 2}, [](Rank& r) {
-    const Tensor x = r.blank(2);  // never written
-    r.comm.all_reduce(x, {"x", 0}).wait();
-    r.gpu.synchronize();
-  });
-  expect_says(text, {"rank ", "uninitialised"});
+  expect_says(failure_of({true, 2}, sum_what_nobody_wrote), {"rank ", "uninitialised"});
   cudaSetDevice(0);
   cudaDeviceReset();
   emulator::take_fault();
 }
 
 TEST_F(LocalFailures, ASizeThatDiffersIsNamedWithBothSides) {
-  const std::string text = failure_of({true, 2}, [](Rank& r) {
-    const Tensor x = r.written(2 + r.comm.rank(), r.comm.rank());
-    r.comm.all_reduce(x, {"x", 0}).wait();
-    r.gpu.synchronize();
-  });
-  expect_says(text, {"x step 0", "8 bytes", "12 bytes"});
+  expect_says(failure_of({true, 2}, sum_two_sizes), {"x step 0", "8 bytes", "12 bytes"});
 }
 
 }  // namespace
