@@ -16,4 +16,4 @@ set(SP_GPU_OPTIMIZED comm/local/local_communicator.cpp comm/local/local_session.
                      kernels/cuda/rank_sum.cu kernels/cuda/scores.cu kernels/cuda/timers.cpp
                      kernels/cuda/token_tables.cu)
 set(SP_GPU_REFERENCE cuda/attention.cu cuda/linear_attention.cu)
-set(SP_GPU_HARNESS run/gpu_backend.cpp run/gpu_machine.cpp)
+set(SP_GPU_HARNESS run/gpu_backend.cpp run/gpu_machine.cpp run/nccl_ranks.cpp)

@@ -44,6 +44,15 @@ std::string other_row(const BenchRow& row) {
                      row.status == RowStatus::kFailed ? "FAILED" : name_of(row.status), reason);
 }
 
+// Which peak a real device's is; that of a simulated one is its platform's.
+std::string peak_clock(const BenchRow& row) {
+  if (std::isnan(row.peak_clock_hz)) return "";
+  return fmt::format(
+      ", at its highest clock ({:.0f} MHz: {} TFLOP/s; data sheets may count at a "
+      "lower one)",
+      row.peak_clock_hz / 1e6, figure(row.peak_flops / 1e12));
+}
+
 // What only devices can tell of the rows above; nothing elsewhere.
 std::string device_text(const BenchTable& table) {
   constexpr const char* kDeviceRow = "{} {:<26} {:<10} {:>4} {:>4} {:>9} {:>9} {:>7} {:>9} {:>8}\n";
@@ -51,10 +60,11 @@ std::string device_text(const BenchTable& table) {
   for (const BenchRow& row : table.rows) {
     if (row.passes.empty() || std::isnan(row.peak_flops)) continue;
     if (text.empty()) {
-      text =
-          "# devices: %peak of the tensor cores or, in f32, of plain arithmetic; busbw: bytes sent "
-          "by the busiest rank / time in communication (nccl-tests' definition); overlap: "
-          "communication that computation hides; fewer GPUs than P: ranks share them\n";
+      text = "# devices: %peak of the tensor cores or, in f32, of plain arithmetic" +
+             peak_clock(row) +
+             "; busbw: bytes sent by the busiest rank / time in communication (nccl-tests' "
+             "definition); overlap: communication that computation hides; fewer GPUs than P: ranks "
+             "share them\n";
       text += fmt::format(kDeviceRow, '#', "algorithm", "module", "P", "GPUs", "N", "TFLOP/s",
                           "%peak", "busbw", "overlap");
       text += fmt::format(kDeviceRow, '#', "", "", "1", "1", "1", "per GPU", "%", "GB/s", "%");

@@ -170,6 +170,8 @@ void write_costs(hid_t group, const Writer& writer) {
       "1", [](const BenchRow& row) { return row.passes.empty() ? BenchRow::kNone : row.cores; });
   writer.cells(group, "peak_flops", "peak of one rank's device in the storage type", "1/s",
                [](const BenchRow& row) { return row.peak_flops; });
+  writer.cells(group, "peak_clock", "clock at which a real device has that peak: its highest", "Hz",
+               [](const BenchRow& row) { return row.peak_clock_hz; });
   writer.cells(group, "percent_of_ideal",
                "median one_rank_time / min(ranks, cores) / median time, all directions", "percent",
                [](const BenchRow& row) { return score(row).percent_of_ideal; });

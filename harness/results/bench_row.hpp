@@ -46,6 +46,7 @@ struct BenchRow {
   std::vector<double> busy_imbalance{};  // per repetition: time outside waits, largest / mean
   double flops_imbalance = kNone;        // largest / mean over ranks
   double peak_flops = kNone;             // per second, of one rank's device; NaN: unknown
+  double peak_clock_hz = kNone;          // at which the device has its peak; NaN: no matter
   double band = kNone;                   // of a prediction: relative error to expect
   double max_error = kNone, limit = kNone, worst_ratio = kNone;  // of the correctness check
 

@@ -29,15 +29,19 @@ struct Rig {
 // The clock of a device that runs behind its host.
 class DeviceClock {
  public:
-  struct Communication {
-    double exposed_s = 0;  // that the kernels stood waiting
-    double total_s = 0;    // hidden or not
+  struct Pass {
+    double time_s = 0;           // on the device, from start to stop
+    double exposed_s = 0;        // that the kernels stood waiting for communication
+    double communicating_s = 0;  // hidden or not
+  };
+  struct Peak {
+    double flops = 0;     // per second, in the given type
+    double clock_hz = 0;  // at which it has them: the highest, which it may not keep up
   };
   virtual ~DeviceClock() = default;
-  virtual void finish() = 0;                           // until everything that was enqueued is done
-  virtual void measure(bool enabled) = 0;              // communication, from now on
-  virtual Communication take() = 0;                    // measured since the last call; finished
-  virtual double peak_flops(DType storage) const = 0;  // per second
+  virtual void start() = 0;  // when everything that was enqueued is done
+  virtual Pass stop() = 0;   // likewise
+  virtual Peak peak(DType storage) const = 0;
 };
 
 // One rank's machine, for the length of one run.

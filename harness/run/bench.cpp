@@ -31,9 +31,9 @@ struct Sample {
 };
 struct RankRecord {
   Placement placement;
-  std::vector<std::vector<Sample>> samples;  // [pass][repetition]
-  std::vector<MeasuredPass> costs;           // [pass], of the last repetition
-  double peak_flops = BenchRow::kNone;       // of the rank's device
+  std::vector<std::vector<Sample>> samples;                  // [pass][repetition]
+  std::vector<MeasuredPass> costs;                           // [pass], of the last repetition
+  DeviceClock::Peak peak{BenchRow::kNone, BenchRow::kNone};  // of the rank's device
 };
 
 double thread_cpu_s() {
@@ -46,7 +46,7 @@ class RankTimer {
  public:
   RankTimer(Machine& machine, const WaitingCommunicator& comm, int passes, DType storage)
       : machine_(machine), comm_(comm) {
-    if (machine.device != nullptr) record_.peak_flops = machine.device->peak_flops(storage);
+    if (machine.device != nullptr) record_.peak = machine.device->peak(storage);
     record_.placement = placement_of_this_thread();
     record_.samples.resize(static_cast<std::size_t>(passes));
     record_.costs.resize(static_cast<std::size_t>(passes));
@@ -55,21 +55,22 @@ class RankTimer {
   template <class Work>
   auto time(std::size_t pass, bool counts, Work&& work) {
     meet(machine_);
-    if (machine_.device != nullptr) start_device();
+    if (machine_.device != nullptr) machine_.device->start();  // everybody has met there too
     const Meter meter(machine_);
     const double cpu = thread_cpu_s();
     const auto waited = comm_.waited();
     const auto begin = std::chrono::steady_clock::now();
     auto result = work();
-    if (machine_.device != nullptr) machine_.device->finish();
+    DeviceClock::Pass on_device;
+    if (machine_.device != nullptr) on_device = machine_.device->stop();
     const Seconds time = std::chrono::steady_clock::now() - begin;
     if (counts) {
       const Seconds waiting = comm_.waited() - waited;
       Sample sample{time.count(), waiting.count(), thread_cpu_s() - cpu};
       if (machine_.device != nullptr) {
-        const DeviceClock::Communication communication = machine_.device->take();
-        sample.waiting_s = communication.exposed_s;
-        sample.communicating_s = communication.total_s;
+        sample.time_s = on_device.time_s;
+        sample.waiting_s = on_device.exposed_s;
+        sample.communicating_s = on_device.communicating_s;
       }
       record_.samples[pass].push_back(sample);
       record_.costs[pass] = meter.read();
@@ -79,13 +80,6 @@ class RankTimer {
   const RankRecord& record() const { return record_; }
 
  private:
-  // Everybody has met on the device too, and the events before this do not count.
-  void start_device() {
-    machine_.device->finish();
-    machine_.device->measure(true);
-    machine_.device->take();
-  }
-
   Machine& machine_;
   const WaitingCommunicator& comm_;
   RankRecord record_;
@@ -97,7 +91,7 @@ std::vector<double> pack(const RankRecord& record) {
   std::vector<double> numbers{static_cast<double>(placement.host >> 32),
                               static_cast<double>(placement.host & 0xffffffffu)};
   numbers.insert(numbers.end(), placement.cpus.begin(), placement.cpus.end());
-  numbers.push_back(record.peak_flops);
+  numbers.insert(numbers.end(), {record.peak.flops, record.peak.clock_hz});
   for (const MeasuredPass& cost : record.costs) {
     for (const std::int64_t count :
          {cost.bytes_sent, cost.messages_sent, cost.flops, cost.peak_bytes})
@@ -118,7 +112,8 @@ RankRecord unpack(const std::vector<double>& numbers, const RankRecord& like) {
   const auto high = static_cast<std::uint64_t>(*next++);
   record.placement.host = high << 32 | static_cast<std::uint64_t>(*next++);
   for (std::uint32_t& word : record.placement.cpus) word = static_cast<std::uint32_t>(*next++);
-  record.peak_flops = *next++;
+  record.peak = {next[0], next[1]};
+  next += 2;
   for (MeasuredPass& cost : record.costs) {
     for (std::int64_t* count :
          {&cost.bytes_sent, &cost.messages_sent, &cost.flops, &cost.peak_bytes})
@@ -188,7 +183,7 @@ PassRecord over_ranks(const std::vector<RankRecord>& ranks, std::size_t pass) {
     record.time_s.push_back(slowest);
     record.waiting_s.push_back(sum.waiting_s / static_cast<double>(ranks.size()));
     record.cpu_s.push_back(sum.cpu_s);
-    if (!std::isnan(ranks.front().peak_flops))
+    if (!std::isnan(ranks.front().peak.flops))
       record.communicating_s.push_back(sum.communicating_s / static_cast<double>(ranks.size()));
   }
   return record;
@@ -206,7 +201,8 @@ void fill(BenchRow& row, const std::vector<RankRecord>& ranks, const Backend& ba
     for (const MeasuredPass& cost : rank.costs) flops.back() += static_cast<double>(cost.flops);
   }
   row.cores = usable_cores(placements);
-  row.peak_flops = first.peak_flops;
+  row.peak_flops = first.peak.flops;
+  row.peak_clock_hz = first.peak.clock_hz;
   if (!std::isnan(row.peak_flops)) row.cores = backend.devices(row.ranks);
   row.flops_imbalance = imbalance(flops);
   for (std::size_t i = 0; i < first.samples.front().size(); ++i) {

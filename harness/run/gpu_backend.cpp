@@ -4,15 +4,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <latch>
-#include <thread>
+#include <map>
+#include <memory>
 #include <vector>
 
 #include "harness/run/gpu_machine.hpp"
-#include "harness/run/rank_failures.hpp"
+#include "harness/run/nccl_ranks.hpp"
+#include "harness/run/rank_threads.hpp"
 #include "optimized/comm/local/local_world.hpp"
-#include "optimized/comm/nccl/nccl_communicator.hpp"
-#include "optimized/comm/peer_failure.hpp"
 #ifdef SP_EMULATOR
 #include "harness/emulator/emulator.hpp"
 #endif
@@ -20,25 +19,30 @@
 namespace sp::SP_GPU {
 namespace {
 
+// On devices after a run: nothing, the worlds that are kept, or what a failed rank had.
+enum class Left { kNothing, kWorlds, kAnything };
+
 #ifdef SP_EMULATOR
 constexpr const char* kName = "emulated";
 constexpr bool kEmulated = true;
 constexpr std::int64_t kLongest = 130;  // it executes every thread of a kernel one after the other
 constexpr int kMostLocal = 8;           // a device has 63 streams, a rank up to seven
 
-// The first fault since the last call; devices are as new.
-std::string clean_up(int devices, bool failed) {
+// The first fault since the last call. Devices on which anything may be left are as new; those on
+// which nothing should be are looked at.
+std::string clean_up(int devices, Left left) {
+  const bool failed = left == Left::kAnything;
   for (int device = 0; failed && device < devices; ++device) {
     cudaSetDevice(device);
     cudaDeviceReset();
   }
   if (failed) emulator::take_leaks();  // a failed rank may leave what it had
   std::string found = emulator::take_fault().what;
-  for (int device = 0; !failed && device < devices; ++device) {
-    const emulator::Objects left = emulator::live_objects(device);
-    if (left.total() == 0) continue;
+  for (int device = 0; left == Left::kNothing && device < devices; ++device) {
+    const emulator::Objects objects = emulator::live_objects(device);
+    if (objects.total() == 0) continue;
     found += fmt::format("device {} still has {} streams, {} events, {} allocations", device,
-                         left.streams, left.events, left.allocations);
+                         objects.streams, objects.events, objects.allocations);
     break;
   }
   return found.empty() ? found : "the emulator found: " + found;
@@ -48,21 +52,11 @@ constexpr const char* kName = "cuda";
 constexpr bool kEmulated = false;
 constexpr std::int64_t kLongest = 5000;
 constexpr int kMostLocal = kMostLocalRanks;
-std::string clean_up(int, bool) { return {}; }
+std::string clean_up(int, Left) { return {}; }
 #endif
 
-// f(rank) on a thread of its own each. not_started(first) where there are no more threads to be had:
-// the started ones must not wait for those from `first` on.
-template <class F, class G>
-void run_on_threads(int ranks, F&& f, G&& not_started) {
-  std::vector<std::jthread> threads;
-  for (int rank = 0; rank < ranks; ++rank) {
-    try {
-      threads.emplace_back(f, rank);
-    } catch (...) {
-      return not_started(rank);
-    }
-  }
+void report(const std::string& fault) {
+  if (!fault.empty()) throw Error(ErrorKind::kInternal, fault);
 }
 
 // Errors of kernels stay with a device until its process ends.
@@ -76,8 +70,8 @@ bool devices_work(int devices) {
 
 class GpuBackend final : public Backend {
  public:
-  GpuBackend(std::chrono::milliseconds time_limit, Transport transport)
-      : time_limit_(time_limit), transport_(transport) {}
+  GpuBackend(std::chrono::milliseconds time_limit, Transport transport, Worlds worlds)
+      : time_limit_(time_limit), transport_(transport), keeps_worlds_(worlds == Worlds::kKept) {}
   const char* name() const override { return kName; }
   int most_ranks() const override {
     if (transport_ == Transport::kLocal) return kMostLocal;
@@ -107,6 +101,8 @@ class GpuBackend final : public Backend {
 
   std::chrono::milliseconds time_limit_;
   Transport transport_;
+  bool keeps_worlds_;
+  std::map<int, std::unique_ptr<NcclRanks>> worlds_;  // by ranks
   bool broken_ = false;
 };
 
@@ -124,48 +120,18 @@ void GpuBackend::run(int ranks, const Rig& rig, const std::function<void(Machine
 
 void GpuBackend::run_over_nccl(int ranks, const Rig& rig,
                                const std::function<void(Machine&)>& body) {
-  const ncclUniqueId id = make_world_id();
-  RankFailures failures;
-  std::latch ready(ranks);   // nobody joins, and waits for all, before every GPU is known to work
-  std::latch joined(ranks);  // no kernel of a rank waits for messages while another still connects
-  const auto run_rank = [&](int rank) {
-    try {
-      std::unique_ptr<Gpu> gpu;
-      try {
-        gpu = std::make_unique<Gpu>(rank);
-      } catch (...) {
-        failures.record(rank);
-      }
-      ready.arrive_and_wait();
-      if (failures.any()) return joined.count_down();
-      GpuWorld world;
-      try {
-        world = join_world(*gpu, id, rank, ranks, time_limit_, std::make_shared<Traffic>(),
-                           failures.flag());
-      } catch (...) {
-        failures.record(rank);
-      }
-      joined.arrive_and_wait();
-      try {
-        if (failures.any()) throw PeerFailure("another rank has failed");
-        run_on_gpu(*gpu, *world.comm, *world.meter, rig, body);
-      } catch (...) {
-        failures.record(rank);  // before its end makes others fail
-        throw;                  // so that the communicators are aborted, not closed
-      }
-    } catch (...) {
-      failures.record(rank);
-    }
-  };
-  run_on_threads(ranks, run_rank, [&](int first) {
-    failures.record(first);
-    ready.count_down(ranks - first);
-    joined.count_down(ranks - first);
-  });
-  const std::string fault = clean_up(ranks, failures.any());
-  broken_ = broken_ || (failures.any() && !kEmulated);
-  if (failures.any()) failures.rethrow(fault.empty() ? "" : "\n" + fault);
-  if (!fault.empty()) throw Error(ErrorKind::kInternal, fault);
+  auto& world = worlds_[ranks];
+  if (world == nullptr) world = std::make_unique<NcclRanks>(ranks, time_limit_);
+  world->run(rig, body);
+  const bool failed = world->failures().any();
+  if (!failed && keeps_worlds_) return report(clean_up(ranks, Left::kWorlds));
+  const std::unique_ptr<NcclRanks> ended = std::move(world);
+  ended->leave();
+  if (failed) worlds_.clear();  // of the same devices
+  const std::string fault = clean_up(ranks, failed ? Left::kAnything : Left::kNothing);
+  broken_ = broken_ || (failed && !devices_work(ranks));
+  if (failed) ended->failures().rethrow(fault.empty() ? "" : "\n" + fault);
+  report(fault);
 }
 
 void GpuBackend::run_locally(int ranks, const Rig& rig, const std::function<void(Machine&)>& body) {
@@ -189,19 +155,19 @@ void GpuBackend::run_locally(int ranks, const Rig& rig, const std::function<void
   try {
     world.rethrow_failure();
   } catch (const Error& error) {
-    const std::string fault = clean_up(devices, true);
+    const std::string fault = clean_up(devices, Left::kAnything);
     broken_ = broken_ || !devices_work(devices);
     throw Error(error.kind(), fault.empty() ? error.what() : error.what() + ("\n" + fault));
   }
-  const std::string fault = clean_up(devices, false);
-  if (!fault.empty()) throw Error(ErrorKind::kInternal, fault);
+  report(clean_up(devices, Left::kNothing));
 }
 
 }  // namespace
 
-std::unique_ptr<Backend> make_backend(std::chrono::milliseconds time_limit, Transport transport) {
+std::unique_ptr<Backend> make_backend(std::chrono::milliseconds time_limit, Transport transport,
+                                      Worlds worlds) {
   if (device_count() == 0) refuse_without_gpu();
-  return std::make_unique<GpuBackend>(time_limit, transport);
+  return std::make_unique<GpuBackend>(time_limit, transport, worlds);
 }
 
 std::vector<std::pair<std::string, std::string>> describe_gpus() {

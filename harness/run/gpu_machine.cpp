@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "harness/run/gpu_machine.hpp"
 
+#include <vector>
+
 #include "harness/mutants/host_window.hpp"
 #include "harness/run/injected.hpp"
 #include "optimized/kernels/cuda/cuda_kernels.hpp"
 #include "optimized/kernels/cuda/cuda_memory.hpp"
+#include "optimized/kernels/cuda/timers.hpp"
 #ifdef SP_EMULATOR
 #include "harness/emulator/emulator.hpp"
 #endif
@@ -44,22 +47,31 @@ class GpuClock final : public DeviceClock {
  public:
   GpuClock(const Gpu& gpu, CommunicationMeter& meter) : gpu_(gpu), meter_(meter) {}
   ~GpuClock() override { meter_.measure(false); }
-  void finish() override { gpu_.synchronize(); }
-  void measure(bool enabled) override { meter_.measure(enabled); }
-  Communication take() override {
-    const CommunicationMeter::Cost taken = meter_.take();
-    return {taken.exposed_s, taken.total_s};
+  void start() override {
+    meter_.measure(true);
+    meter_.take();  // waits, and what came before does not count
+    times_.assign(1, timers_.take());
+    record(times_.front().first, gpu_.compute());
   }
-  double peak_flops(DType storage) const override {
+  Pass stop() override {
+    record(times_.front().second, gpu_.compute());
+    const CommunicationMeter::Cost communication = meter_.take();
+    return {timers_.seconds_of(times_), communication.exposed_s, communication.total_s};
+  }
+  Peak peak(DType storage) const override {
     int kilohertz = 0;
     check(cudaDeviceGetAttribute(&kilohertz, cudaDevAttrClockRate, gpu_.ordinal()), "clock rate");
-    return operations_per_cycle(gpu_.properties(), storage) * 1e3 * kilohertz *
-           gpu_.properties().multiProcessorCount;
+    const double clock_hz = 1e3 * kilohertz;
+    return {operations_per_cycle(gpu_.properties(), storage) * clock_hz *
+                gpu_.properties().multiProcessorCount,
+            clock_hz};
   }
 
  private:
   const Gpu& gpu_;
   CommunicationMeter& meter_;
+  Timers timers_;
+  std::vector<Timers::Timer> times_;  // of the pass under way
 };
 
 class WindowForThisThread {

@@ -134,24 +134,22 @@ __device__ T border_gradient(Index j, Index f, States<T> before, States<T> behin
   return borders.kept(j, f) * sum;
 }
 
-// d_log_decay per token and channel
+// Of every token and channel.
 template <class T>
-__global__ void add_gate_gradients(Matrix<T> d_g, States<T> before, States<T> behind,
-                                   Borders<T> borders) {
+__global__ void add_border_gradients(Matrix<T> d_g, States<T> before, States<T> behind,
+                                     Borders<T> borders) {
   const Element at(d_g);
   if (at.inside) d_g.add(at.i, at.c, border_gradient(at.i, at.c, before, behind, borders));
 }
 
-// d_log_decay of the head, [1, 1]
+// y_c += sum over rows of x
 template <class T>
-__global__ void add_decay_gradient(Matrix<T> d_g, States<T> before, States<T> behind,
-                                   Borders<T> borders) {
-  const Element at(d_g);
+__global__ void add_column_sums(Matrix<T> y, Matrix<const T> x) {
+  const Element at(y);
   if (!at.inside) return;
   T sum = 0;
-  for (Index j = 0; j < borders.N; ++j)
-    for (Index f = 0; f < before.F; ++f) sum += border_gradient(j, f, before, behind, borders);
-  d_g.add(0, 0, sum);
+  for (Index i = 0; i < x.rows; ++i) sum += x(i, at.c);
+  y.add(0, at.c, sum);
 }
 
 // ---- Host side -----------------------------------------------------------------------------------
@@ -224,6 +222,8 @@ Outputs recurrence(const Problem& problem, const Inputs& inputs) {
   Mapped<T> queries(map, N, gamma, beta, static_cast<T>(problem.scale));
   Mapped<T> keys(map, N, gamma, beta, T{1});
   const Array<T> v_array(N * W), z_array(N * W), d_z_array(N * W);
+  const bool per_head = decay == Decay::kPerHead;
+  const Array<T> d_border(per_head ? N * F : 0), d_channel(per_head ? F : 0);
   const Matrix<T> v_bar = v_array.matrix(N, W), z = z_array.matrix(N, W);
   const Matrix<T> d_z = d_z_array.matrix(N, W);
   const Matrix<T> state({}, F, W, W);  // its extents only
@@ -265,16 +265,20 @@ Outputs recurrence(const Problem& problem, const Inputs& inputs) {
       queries.add_gradients(d_q.head(b, h, N, H, D), q_h, d_gamma, d_beta);
       keys.add_gradients(d_k.head(b, g, N, G, D), k_g, d_gamma, d_beta);
 
+      // Per channel: d_log_decay itself. Per head: its summands, of which the sum is taken in two
+      // steps, so that no thread walks along all tokens and channels.
+      const Matrix<T> d_gate =
+          decay == Decay::kPerChannel ? d_log_decay.head(b, h, N, H, D) : d_border.matrix(N, F);
       const auto decay_gradient = [&](const Array<T>& before, const Array<T>& behind) {
-        if (decay == Decay::kPerHead)
-          each_element(d_log_decay.head(0, h, 1, H, 1), &add_decay_gradient<T>, states(before),
-                       states(behind), borders);
-        if (decay == Decay::kPerChannel)
-          each_element(d_log_decay.head(b, h, N, H, D), &add_gate_gradients<T>, states(before),
-                       states(behind), borders);
+        if (decay != Decay::kNone)
+          each_element(d_gate, &add_border_gradients<T>, states(before), states(behind), borders);
       };
+      d_border.clear(), d_channel.clear();
       decay_gradient(keys_forth, queries_back);
       if (both) decay_gradient(queries_forth, keys_back);
+      if (decay != Decay::kPerHead) continue;
+      each_element(d_channel.matrix(1, F), &add_column_sums<T>, d_gate);
+      each_element(d_log_decay.head(0, h, 1, H, 1), &add_column_sums<T>, d_channel.matrix(F, 1));
     }
   }
 

@@ -64,7 +64,12 @@ class Global {
 #ifdef SP_EMULATOR
     emulator::store_global(reinterpret_cast<V*>(at(i)), value);
 #else
-    *reinterpret_cast<V*>(at(i)) = value;
+    // An assignment may be taken apart where another branch stores the same elements one by one.
+    if constexpr (requires(V* to) { __stwb(to, value); }) {
+      __stwb(reinterpret_cast<V*>(at(i)), value);
+    } else {
+      *reinterpret_cast<V*>(at(i)) = value;
+    }
 #endif
   }
   // Atomically adds; float and int.

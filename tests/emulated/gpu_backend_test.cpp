@@ -134,6 +134,25 @@ TEST_P(GpuBackends, TheFirstFailureIsTheOneReportedAndTheNextRunIsSound) {
             ": beyond");
 }
 
+TEST_P(GpuBackends, AFullDeviceIsAShortageOfMemoryAndTheNextRunIsSound) {
+  const auto backend = make();
+  std::atomic<int> shortages = 0;
+  const std::string text = failure_of(*backend, 2, {}, [&](Machine& machine) {
+    try {
+      const std::int64_t more_than_there_is = std::int64_t{1} << 30;
+      machine.memory.allocate(DType::kF32, {more_than_there_is, 1, 1, 1}, "x");
+    } catch (const std::bad_alloc&) {  // as `bench` sees it
+      ++shortages;
+      throw;
+    }
+  });
+  EXPECT_GE(shortages, 1);
+  EXPECT_TRUE(says(text, " has no memory for 4294967296 bytes more: ")) << text;
+  EXPECT_TRUE(says(text, " of 1024 MiB are free")) << text;
+  EXPECT_TRUE(backend->survives_failure());
+  EXPECT_EQ(failure_of(*backend, 2, {}, meet), "");
+}
+
 TEST_P(GpuBackends, AFaultOfTheEmulatorIsInTheError) {
   const auto backend = make();
   const std::string text = failure_of(*backend, 2, {}, [](Machine& machine) {
@@ -179,6 +198,41 @@ TEST_P(GpuBackends, MutantsAreKilled) {
     const MutantVerdict verdict = hunt(*backend, {}, mutant, 40, 20).front();
     EXPECT_TRUE(verdict.killed) << id;
   }
+}
+
+// As on real GPUs: two worlds on the same devices, and groups that live as long as they do.
+TEST_F(AnyGpuBackend, RanksThatHaveMetStayTogether) {
+  {
+    const auto backend =
+        emulated::make_backend(std::chrono::seconds(30), Transport::kNccl, Worlds::kKept);
+    std::atomic<const Communicator*> world = nullptr, group = nullptr;
+    const auto look = [&](Machine& machine) {
+      Communicator& pair = machine.comm.group("pairs", {machine.comm.rank() / 2 * 2, 1, 2});
+      meet(machine);
+      if (machine.comm.rank() == 0) world = &machine.comm, group = &pair;
+    };
+    EXPECT_EQ(failure_of(*backend, 4, {}, look), "");
+    const Communicator* const first = group;
+    EXPECT_EQ(failure_of(*backend, 2, {}, look), "");
+    EXPECT_NE(group, first);
+    EXPECT_EQ(failure_of(*backend, 4, {}, look), "");
+    EXPECT_EQ(group, first);
+    EXPECT_GT(emulator::live_objects(0).streams, 0);
+
+    EXPECT_EQ(failure_of(*backend, 4, {},
+                         [](Machine& machine) {
+                           if (machine.comm.rank() == 3)
+                             throw Error(ErrorKind::kInternal, "no more ink");
+                           meet(machine);
+                         }),
+              "rank 3: no more ink");
+    EXPECT_EQ(emulator::live_objects(0).total(), 0);
+    EXPECT_TRUE(backend->survives_failure());
+    EXPECT_EQ(failure_of(*backend, 4, {}, look), "");
+  }
+  for (int device = 0; device < 4; ++device)
+    EXPECT_EQ(emulator::live_objects(device).total(), 0);
+  EXPECT_FALSE(emulator::take_fault().found);
 }
 
 TEST_P(GpuBackends, WhatIsRightPasses) {

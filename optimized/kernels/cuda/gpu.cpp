@@ -58,7 +58,7 @@ int device_count() {
 }
 
 Gpu::Gpu(int ordinal) : ordinal_(ordinal) {
-  check(cudaSetDevice(ordinal), "cudaSetDevice");
+  make_current();
   check(cudaGetDeviceProperties(&properties_, ordinal), "cudaGetDeviceProperties");
   // Freed memory stays in the pool: giving it back to the driver would synchronise the device.
   cudaMemPool_t pool = nullptr;
@@ -71,6 +71,8 @@ Gpu::Gpu(int ordinal) : ordinal_(ordinal) {
   if (status != cudaSuccess) cudaEventDestroy(done_);  // no destructor after a failed constructor
   check(status, "cudaStreamCreateWithFlags");
 }
+
+void Gpu::make_current() const { check(cudaSetDevice(ordinal_), "cudaSetDevice"); }
 
 Gpu::~Gpu() {
   cudaStreamSynchronize(compute_);
@@ -100,8 +102,19 @@ void Gpu::allow_shared_memory(const void* kernel, const char* name) const {
 std::byte* Gpu::allocate(std::int64_t bytes) const {
   if (bytes == 0) return nullptr;
   void* address = nullptr;
-  check(cudaMallocAsync(&address, static_cast<std::size_t>(bytes), compute_), "cudaMallocAsync");
+  const cudaError_t status = cudaMallocAsync(&address, static_cast<std::size_t>(bytes), compute_);
+  if (status == cudaErrorMemoryAllocation) throw_out_of_memory(bytes);
+  check(status, "cudaMallocAsync");
   return static_cast<std::byte*>(address);
+}
+
+void Gpu::throw_out_of_memory(std::int64_t wanted) const {
+  cudaGetLastError();  // does not stick
+  std::size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  throw OutOfDeviceMemory(
+      fmt::format("GPU {} has no memory for {} bytes more: {} of {} MiB are free", ordinal_, wanted,
+                  free >> 20, total >> 20));
 }
 
 void Gpu::release(std::byte* address) const noexcept {

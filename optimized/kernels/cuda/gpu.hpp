@@ -7,6 +7,8 @@
 
 #include <chrono>
 #include <functional>
+#include <new>
+#include <string>
 #include <unordered_set>
 #include <utility>
 
@@ -18,6 +20,16 @@ namespace sp::SP_GPU {
 
 // Throws Error(kEnvironment) that names what failed; cudaSuccess passes.
 void check(cudaError_t status, const char* what);
+
+// A device has no more memory: like a host's, but says of which there is how much.
+class OutOfDeviceMemory final : public std::bad_alloc {
+ public:
+  explicit OutOfDeviceMemory(std::string what) : what_(std::move(what)) {}
+  const char* what() const noexcept override { return what_.c_str(); }
+
+ private:
+  std::string what_;
+};
 
 // Devices that this process sees; 0 without a driver. Comes before all other calls of CUDA.
 int device_count();
@@ -39,6 +51,9 @@ class Gpu {
   Gpu(const Gpu&) = delete;
   Gpu& operator=(const Gpu&) = delete;
 
+  // The GPU now belongs to this thread.
+  void make_current() const;
+
   int ordinal() const { return ordinal_; }
   cudaStream_t compute() const { return compute_; }
   const cudaDeviceProp& properties() const { return properties_; }
@@ -54,11 +69,14 @@ class Gpu {
   void synchronize() const;
   void set_watcher(std::function<void()> watcher) { watcher_ = std::move(watcher); }
 
-  // Stream-ordered memory on the compute stream; zero bytes give null.
+  // Stream-ordered memory on the compute stream; zero bytes give null. Throws OutOfDeviceMemory, after
+  // which the device goes on.
   std::byte* allocate(std::int64_t bytes) const;
   void release(std::byte* address) const noexcept;
 
  private:
+  [[noreturn]] void throw_out_of_memory(std::int64_t wanted) const;
+
   int ordinal_;
   cudaStream_t compute_ = nullptr;
   cudaEvent_t done_ = nullptr;  // of synchronize()
