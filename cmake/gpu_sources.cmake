@@ -12,8 +12,8 @@ set(SP_GPU_OPTIMIZED comm/local/local_communicator.cpp comm/local/local_session.
                      kernels/cuda/linear_block_backward.cu kernels/cuda/linear_decay.cu
                      kernels/cuda/linear_documents.cu kernels/cuda/linear_intra.cu kernels/cuda/linear_norm.cu
                      kernels/cuda/linear_output.cu kernels/cuda/linear_output_backward.cu kernels/cuda/linear_pass.cu
-                     kernels/cuda/linear_states.cu kernels/cuda/merge.cu kernels/cuda/projection.cu
-                     kernels/cuda/rank_sum.cu kernels/cuda/scores.cu kernels/cuda/timers.cpp
+                     kernels/cuda/linear_states.cu kernels/cuda/merge.cu kernels/cuda/mma_probe.cu
+                     kernels/cuda/projection.cu kernels/cuda/rank_sum.cu kernels/cuda/scores.cu kernels/cuda/timers.cpp
                      kernels/cuda/token_tables.cu)
 set(SP_GPU_REFERENCE cuda/attention.cu cuda/linear_attention.cu)
 set(SP_GPU_HARNESS run/gpu_backend.cpp run/gpu_machine.cpp run/nccl_ranks.cpp)

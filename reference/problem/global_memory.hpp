@@ -64,12 +64,17 @@ class Global {
 #ifdef SP_EMULATOR
     emulator::store_global(reinterpret_cast<V*>(at(i)), value);
 #else
-    // An assignment may be taken apart where another branch stores the same elements one by one.
-    if constexpr (requires(V* to) { __stwb(to, value); }) {
-      __stwb(reinterpret_cast<V*>(at(i)), value);
-    } else {
-      *reinterpret_cast<V*>(at(i)) = value;
-    }
+    *reinterpret_cast<V*>(at(i)) = value;
+#endif
+  }
+  // The same where another branch stores the elements one by one: an assignment would be taken apart,
+  // so that both branches share its single stores.
+  template <class V>
+  __device__ void store_whole(std::int64_t i, V value) const {
+#ifdef SP_EMULATOR
+    store_as(i, value);
+#else
+    __stwb(reinterpret_cast<V*>(at(i)), value);
 #endif
   }
   // Atomically adds; float and int.

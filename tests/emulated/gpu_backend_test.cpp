@@ -230,8 +230,7 @@ TEST_F(AnyGpuBackend, RanksThatHaveMetStayTogether) {
     EXPECT_TRUE(backend->survives_failure());
     EXPECT_EQ(failure_of(*backend, 4, {}, look), "");
   }
-  for (int device = 0; device < 4; ++device)
-    EXPECT_EQ(emulator::live_objects(device).total(), 0);
+  for (int device = 0; device < 4; ++device) EXPECT_EQ(emulator::live_objects(device).total(), 0);
   EXPECT_FALSE(emulator::take_fault().found);
 }
 

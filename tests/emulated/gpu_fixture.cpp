@@ -4,7 +4,10 @@
 
 #include <cstring>
 #include <exception>
+#include <map>
 #include <memory>
+#include <string>
+#include <string_view>
 
 #ifdef SP_EMULATOR
 #include "harness/emulator/emulator.hpp"
@@ -49,6 +52,21 @@ void for_each_offset(const Tensor& tensor, F f) {
   }
 }
 
+// How often the tests have begun.
+int iterations() {
+  class Count : public testing::EmptyTestEventListener {
+   public:
+    void OnTestIterationStart(const testing::UnitTest&, int iteration) override { now = iteration; }
+    int now = 0;
+  };
+  static Count* const count = [] {
+    auto* made = new Count;  // GoogleTest's from here on
+    testing::UnitTest::GetInstance()->listeners().Append(made);
+    return made;
+  }();
+  return count->now;
+}
+
 }  // namespace
 
 GpuFixture::~GpuFixture() {
@@ -61,6 +79,25 @@ GpuFixture::~GpuFixture() {
   } catch (const std::exception& error) {
     ADD_FAILURE() << error.what();
   }
+  expect_bits_of_last_time();
+}
+
+// A test may have several fixtures, one after the other.
+void GpuFixture::expect_bits_of_last_time() const {
+  struct Record {
+    int iteration = 0;
+    std::size_t next = 0;
+    std::vector<std::vector<std::size_t>> digests;  // by fixture
+  };
+  static std::map<std::string, Record> records;
+  const testing::UnitTest& program = *testing::UnitTest::GetInstance();
+  const testing::TestInfo* test = program.current_test_info();
+  if (test == nullptr) return;
+  Record& record = records[std::string(test->test_suite_name()) + "." + test->name()];
+  const int iteration = iterations();
+  if (record.iteration != iteration) record.iteration = iteration, record.next = 0;
+  if (record.next == record.digests.size()) record.digests.push_back(taken_);
+  EXPECT_EQ(record.digests[record.next++], taken_) << "the second time gives other bits";
 }
 
 Tensor GpuFixture::poisoned(Tensor::Extents shape, DType dtype, Placement placement) {
@@ -100,6 +137,8 @@ Tensor GpuFixture::put_ids(std::int64_t B, std::int64_t N, const std::vector<std
 Values GpuFixture::take(const Tensor& tensor) {
   Values values(tensor.shape());
   const Bytes bytes = download_span(tensor);
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  taken_.push_back(std::hash<std::string_view>()(text));
   visit_dtype(tensor.dtype(), [&]<class T>() {
     for_each_offset(tensor, [&](std::int64_t offset, std::size_t flat) {
       T element;

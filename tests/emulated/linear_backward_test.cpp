@@ -1,54 +1,14 @@
 // Linear attention backward on the GPU against the recurrence against time, in all cases of the
 // CPU's kernels and with heads of several tiles.
 // SPDX-License-Identifier: Apache-2.0
-#include "optimized/kernels/cuda/linear_backward.hpp"
-
-#include "tests/emulated/linear_operands.hpp"
+#include "tests/emulated/linear_gradients.hpp"
 
 namespace sp::test {
 namespace {
 
-class EmulatedLinearBackward : public GpuLinearTest {
- protected:
-  // Everything that gradients are added to; decay terms start from 0.
-  LinearGradients gradients(const LinearCase& c) {
-    LinearGradients result{holding(c, {c.n, c.B, c.H, c.D}, kBefore),
-                           holding(c, {c.n, c.B, c.G, c.D}, kBefore),
-                           holding(c, {c.n, c.B, c.G, c.E}, kBefore),
-                           {},
-                           {},
-                           {}};
-    if (decay_of(c.module) != Decay::kNone) {
-      result.decay_terms = holding(c, {c.n, c.B, c.H, c.module == Module::kGla ? c.D : 1}, 0);
-    }
-    if (c.module == Module::kRebased) {
-      result.d_gamma = holding(c, {1, 1, 1, c.D}, kBefore);
-      result.d_beta = holding(c, {1, 1, 1, c.D}, kBefore);
-    }
-    return result;
-  }
+class GpuLinearBackward : public GpuLinearGradientTest {};
 
-  void expect_all_near(const LinearCase& c, const LinearGradients& actual,
-                       const LinearResults& expected) {
-    expect_near(c, actual.d_q, expected.d_q, "d_q", kBefore);
-    expect_near(c, actual.d_k, expected.d_k, "d_k", kBefore);
-    expect_near(c, actual.d_v, expected.d_v, "d_v", kBefore);
-    if (c.module != Module::kRebased) return;
-    expect_near(c, actual.d_gamma, expected.d_gamma, "d_gamma", kBefore);
-    expect_near(c, actual.d_beta, expected.d_beta, "d_beta", kBefore);
-  }
-
-  // Per channel the result takes the place of the terms.
-  void expect_decay_near(const LinearCase& c, const GpuOperands& o, const Tensor& terms,
-                         const Tensor& after, const LinearResults& expected) {
-    if (decay_of(c.module) == Decay::kNone) return;
-    const Tensor result = c.module == Module::kGla ? terms : empty(c, expected.d_log_decay.value);
-    gpu_.kernels().linear_d_decay(o.block(), terms, after, o.d_after, result);
-    expect_near(c, result, expected.d_log_decay, "d_log_decay");
-  }
-};
-
-TEST_P(EmulatedLinearBackward, MatchesTheRecurrence) {
+TEST_P(GpuLinearBackward, MatchesTheRecurrence) {
   const LinearCase& c = GetParam();
   const LinearOperands host = draw(c);
   const GpuOperands o = move(c, host);
@@ -64,7 +24,7 @@ TEST_P(EmulatedLinearBackward, MatchesTheRecurrence) {
   expect_decay_near(c, o, actual.decay_terms, after, expected);
 }
 
-TEST_P(EmulatedLinearBackward, IntraAndInterAddUp) {
+TEST_P(GpuLinearBackward, IntraAndInterAddUp) {
   const LinearCase& c = GetParam();
   if (!c.before) return;
   const LinearOperands host = draw(c);
@@ -79,7 +39,7 @@ TEST_P(EmulatedLinearBackward, IntraAndInterAddUp) {
   expect_decay_near(c, o, actual.decay_terms, after, expected);
 }
 
-TEST_P(EmulatedLinearBackward, StatesThatNobodyWantsChangeNothing) {
+TEST_P(GpuLinearBackward, StatesThatNobodyWantsChangeNothing) {
   const LinearCase& c = GetParam();
   const LinearOperands host = draw(c);
   const GpuOperands o = move(c, host);
@@ -90,57 +50,7 @@ TEST_P(EmulatedLinearBackward, StatesThatNobodyWantsChangeNothing) {
   expect_all_near(c, actual, expected);
 }
 
-// Chunks with more states than scratch are cut into spans: here of one tile each.
-TEST_P(EmulatedLinearBackward, SpansOfTilesChangeNoBit) {
-  const LinearCase& c = GetParam();
-  const LinearOperands host = draw(c);
-  const GpuOperands o = move(c, host);
-  if (o.q.elements() == 0 || o.v.elements() == 0) return;
-  const LinearGradients whole = gradients(c), cut = gradients(c);
-  const LinearResults shapes = plain_linear(c, host.plain);
-  const Tensor after = empty(c, shapes.after.value), cut_after = empty(c, shapes.after.value);
-  const Tensor d_before = empty(c, shapes.after.value), cut_d_before = empty(c, shapes.after.value);
-  gpu_.kernels().linear_d_q(o.block(), o.before, o.d_sums, whole, after);
-  gpu_.kernels().linear_d_kv(o.block(), o.d_after, o.d_sums, whole, d_before);
-
-  using namespace SP_GPU;  // NOLINT
-  const LinearBlock block = o.block();
-  const BackwardChunk chunk(gpu_.gpu(), block, o.d_sums, state_heads_of(c), width_of(c));
-  const VectorGradients d_q(gpu_.gpu(), o.terms, o.q, cut.d_q),
-      d_k(gpu_.gpu(), o.terms, o.k, cut.d_k);
-  const auto terms = view<float>(cut.decay_terms);
-  int spans = 0;
-  sweep(
-      chunk, Direction::kForward, o.before, cut_after, true,
-      [&](const TileStates& states, const Span& span) {
-        ++spans;
-        add_d_q(chunk,
-                {.target = d_q.target(), .decay_terms = terms, .states = states, .span = span});
-      },
-      1);
-  EXPECT_EQ(spans, tiles_of(c.n));
-  sweep(
-      chunk, Direction::kBackward, o.d_after, cut_d_before, true,
-      [&](const TileStates& states, const Span& span) {
-        add_d_k(chunk,
-                {.target = d_k.target(), .decay_terms = terms, .states = states, .span = span});
-        add_d_v(
-            chunk,
-            {.target = view<float>(cut.d_v), .decay_terms = {}, .states = states, .span = span});
-      },
-      1);
-  d_q.finish(cut.d_gamma, cut.d_beta);
-  d_k.finish(cut.d_gamma, cut.d_beta);
-  expect_bitwise(gpu_.take(cut_after), gpu_.take(after), "after");
-  expect_bitwise(gpu_.take(cut_d_before), gpu_.take(d_before), "d_before");
-  expect_bitwise(gpu_.take(cut.d_q), gpu_.take(whole.d_q), "d_q");
-  expect_bitwise(gpu_.take(cut.d_k), gpu_.take(whole.d_k), "d_k");
-  expect_bitwise(gpu_.take(cut.d_v), gpu_.take(whole.d_v), "d_v");
-  if (decay_of(c.module) == Decay::kNone) return;
-  expect_bitwise(gpu_.take(cut.decay_terms), gpu_.take(whole.decay_terms), "decay_terms");
-}
-
-TEST_P(EmulatedLinearBackward, GradientOfTheStateBefore) {
+TEST_P(GpuLinearBackward, GradientOfTheStateBefore) {
   const LinearCase& c = GetParam();
   LinearOperands host = draw(c);
   const GpuOperands o = move(c, host);
@@ -151,7 +61,7 @@ TEST_P(EmulatedLinearBackward, GradientOfTheStateBefore) {
   expect_near(c, d_state, expected.d_before, "d_state");
 }
 
-TEST_P(EmulatedLinearBackward, WithoutAMaskEveryTokenSeesTheState) {
+TEST_P(GpuLinearBackward, WithoutAMaskEveryTokenSeesTheState) {
   const LinearCase& c = GetParam();
   if (!c.before || decay_of(c.module) != Decay::kNone) return;
   LinearOperands host = draw(c);
@@ -172,7 +82,7 @@ TEST_P(EmulatedLinearBackward, WithoutAMaskEveryTokenSeesTheState) {
 }
 
 // With integers every order of summation gives the same bits, so the GPU equals the CPU.
-TEST_P(EmulatedLinearBackward, IntegersGiveTheCpusBits) {
+TEST_P(GpuLinearBackward, IntegersGiveTheCpusBits) {
   LinearCase c = GetParam();
   if (c.module != Module::kBasic) return;
   LinearOperands host = draw(c);
@@ -205,7 +115,7 @@ TEST_P(EmulatedLinearBackward, IntegersGiveTheCpusBits) {
   expect_bitwise(gpu_.take(actual.d_v), take(wanted.d_v), "d_v");
 }
 
-TEST_P(EmulatedLinearBackward, OutputBackwardEqualsTheCpu) {
+TEST_P(GpuLinearBackward, OutputBackwardEqualsTheCpu) {
   const LinearCase& c = GetParam();
   const std::int64_t W = width_of(c);
   const double epsilon = 0.25;
@@ -232,7 +142,7 @@ TEST_P(EmulatedLinearBackward, OutputBackwardEqualsTheCpu) {
 }
 
 // Terms of real gradients sum up to nothing over a document, so where one begins would not matter.
-TEST_P(EmulatedLinearBackward, DecayOfAnyTermsEqualsTheCpu) {
+TEST_P(GpuLinearBackward, DecayOfAnyTermsEqualsTheCpu) {
   const LinearCase& c = GetParam();
   if (decay_of(c.module) == Decay::kNone) return;
   const bool per_channel = c.module == Module::kGla;
@@ -257,72 +167,7 @@ TEST_P(EmulatedLinearBackward, DecayOfAnyTermsEqualsTheCpu) {
       "d_log_decay");
 }
 
-std::vector<LinearCase> gpu_cases() {
-  std::vector<LinearCase> cases;
-  for (const LinearCase& c : linear_cases()) {
-    // The GPU's tiles have 64 tokens whatever the case says.
-    if (c.dtype != DType::kF64 && c.chunk >= 64) cases.push_back(c);
-  }
-  for (const Module module : kModules) {
-    const std::int64_t D = is_normalised(module) ? 16 : 128;
-    for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
-      cases.push_back({.name = fmt::format("{}_large_heads_{}", name_of(module), name_of(dtype)),
-                       .module = module,
-                       .n = 70,
-                       .first = 9,
-                       .H = 2,
-                       .D = D,
-                       .E = 128,
-                       .dtype = dtype});
-    }
-    cases.push_back({.name = fmt::format("{}_odd_large_heads", name_of(module)),
-                     .module = module,
-                     .n = 66,
-                     .first = 9,
-                     .H = 2,
-                     .D = is_normalised(module) ? 13 : 101,
-                     .E = 67,
-                     .document = 50,
-                     .dtype = DType::kBF16});
-    cases.push_back({.name = fmt::format("{}_many_documents", name_of(module)),
-                     .module = module,
-                     .n = 200,
-                     .first = 40,
-                     .B = 2,
-                     .H = 4,
-                     .G = 2,
-                     .D = 5,
-                     .E = 4,
-                     .document = 30});
-    cases.push_back({.name = fmt::format("{}_long_documents", name_of(module)),
-                     .module = module,
-                     .n = 300,
-                     .first = 40,
-                     .B = 2,
-                     .H = 2,
-                     .D = 4,
-                     .E = 5,
-                     .document = 170,
-                     .decay = 0.01});
-    cases.push_back({.name = fmt::format("{}_long_chunk", name_of(module)),
-                     .module = module,
-                     .n = 1100,
-                     .first = 300,
-                     .D = 3,
-                     .E = 2,
-                     .document = 700,
-                     .decay = 0.01});
-    if (!is_normalised(module)) continue;
-    cases.push_back({.name = fmt::format("{}_two_tiles_of_channels", name_of(module)),
-                     .module = module,
-                     .n = 5,
-                     .first = 9,
-                     .D = 67,
-                     .E = 3});
-  }
-  return cases;
-}
-INSTANTIATE_TEST_SUITE_P(Kernels, EmulatedLinearBackward, ::testing::ValuesIn(gpu_cases()),
+INSTANTIATE_TEST_SUITE_P(Kernels, GpuLinearBackward, ::testing::ValuesIn(linear_gradient_cases()),
                          [](const auto& tested) { return tested.param.name; });
 
 }  // namespace

@@ -135,12 +135,13 @@ __device__ void store_micro(const Micro& c, Global<T> to, std::int64_t stride, s
     const std::int64_t at = micro_row(i) * stride + column;
     if constexpr (std::is_same_v<T, float>) {
       if (aligned && column + 4 <= columns) {
-        float4 x{c[i][0], c[i][1], c[i][2], c[i][3]};
+        const float4 x{c[i][0], c[i][1], c[i][2], c[i][3]};
         if constexpr (adds) {
           const float4 old = to.template load_as<float4>(at);
-          x = {old.x + x.x, old.y + x.y, old.z + x.z, old.w + x.w};
+          to.store_as(at, float4{old.x + x.x, old.y + x.y, old.z + x.z, old.w + x.w});
+        } else {
+          to.store_whole(at, x);
         }
-        to.store_as(at, x);
         continue;
       }
     }
