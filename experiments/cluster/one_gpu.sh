@@ -97,6 +97,9 @@ export SEQPAR=${SEQPAR:-$default_seqpar} KERNEL_TESTS=${KERNEL_TESTS:-$default_t
 for program in "$SEQPAR" "$KERNEL_TESTS"; do
   [[ -x $program ]] || fail 3 "there is no program $program: run ./seqpar --with-cuda test -N, or --pack, or set its variable"
 done
+if [[ $backend == cuda ]] && "$SEQPAR" env | grep -qE '^gpus +0$'; then
+  fail 3 "no GPU here, or no driver: --emulate takes the same course on the emulator"
+fi
 [[ ! -e $results || (-d $results && -z $(ls -A "$results")) ]] || fail 2 "$results is not empty; --results makes a new folder"
 mkdir -p "$results" 2>/dev/null || fail 3 "cannot write to $results"
 results=$(cd -- "$results" && pwd -P)
@@ -207,7 +210,7 @@ kernels_twice() {
     running+=($!)
   done
   for shard in "${running[@]}"; do wait "$shard" || code=1; done
-  grep -h '^\[  FAILED' "$STEP".*.log | sort -u | head -n 40 || true
+  grep -h '^\[  FAILED' "$STEP".*.log | sed 's/, where GetParam.*//' | sort -u | head -n 40 || true
   grep -hE '^\[  PASSED' "$STEP".*.log | awk '{sum += $4} END {printf "%d runs of tests passed\n", sum}'
   return "$code"
 }

@@ -102,6 +102,9 @@ class OneGpu(unittest.TestCase):
     def test_it_refuses_what_it_does_not_understand(self):
         (self.results / "full").mkdir(parents=True)
         (self.results / "full" / "file").touch()
+        blind = self.results / "blind"
+        blind.write_text("#!/bin/sh\necho 'gpus              0'\n")
+        blind.chmod(0o755)
         for words, more, expected, message in (
             (("--fast",), {}, 2, "unknown word '--fast'"),
             (("--results",), {}, 2, "--results needs a value"),
@@ -111,6 +114,7 @@ class OneGpu(unittest.TestCase):
             (("--emulate", "--results", str(self.results / "full")), {}, 2, "is not empty"),
             (("--emulate", "--results", "/proc/no"), {}, 3, "cannot write to /proc/no"),
             (("--emulate",), {"SEQPAR": "/no/seqpar"}, 3, "there is no program /no/seqpar"),
+            ((), {"SEQPAR": str(blind)}, 3, "no GPU here, or no driver"),
         ):
             code, out, err = run(*words, **more)
             self.assertEqual((code, out, len(err.splitlines())), (expected, "", 1), err)
