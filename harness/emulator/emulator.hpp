@@ -32,6 +32,7 @@ struct Settings {
   int devices = 64;
   std::string model = "A100";
   std::uint64_t seed = 1;  // of lane, block, stream and summation orders
+  bool peers = true;       // devices reach each other's memory
 };
 // Starts over: no other thread may use a device. Never called: the defaults hold.
 void configure(const Settings& settings);

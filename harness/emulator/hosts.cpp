@@ -71,12 +71,16 @@ Help help_others(const Device& own) {
   Help result = Help::kNothing;
   for (Device* other : devices()) {
     if (other == &own) continue;
-    const Lock lock(other->mutex, std::try_to_lock);
+    Lock lock(other->mutex, std::try_to_lock);
     if (!lock.owns_lock()) {
       result = Help::kBusy;
-    } else if (!other->idle() && other->step()) {
-      return Help::kMoved;
+      continue;
     }
+    const Device::Step step = other->idle() ? Device::Step::kNothing : other->step();
+    lock.unlock();
+    other->released();
+    if (step == Device::Step::kMoved) return Help::kMoved;
+    if (step == Device::Step::kBusy) result = Help::kBusy;
   }
   return result;
 }
@@ -101,14 +105,31 @@ void declare_deadlock() {
 }
 
 // Nothing could be done for the own device since `since`: rests, helps, gives up.
-void rest(Device& own, Lock& lock, std::uint64_t since, Steady::time_point waiting_from) {
+void rest(Device& own, Lock& lock, Device::Step step, std::uint64_t since,
+          Steady::time_point waiting_from) {
   lock.unlock();
-  if (!nap(since)) {
+  own.released();
+  const bool helped = step == Device::Step::kElsewhere && help_others(own) == Help::kMoved;
+  if (!helped && !nap(since)) {
     const Help help = help_others(own);
     const bool patience_over = Steady::now() - waiting_from > kPatience;
     if (help == Help::kNothing && progress.load() == since && (all_stuck(since) || patience_over)) {
       declare_deadlock();
     }
+  }
+  lock.lock();
+}
+
+// The host knows that all of that is done.
+void join_hosts(Device& own, Lock& lock, const Past& what) {
+  own.join_host(clock_of(what, own.ordinal()));
+  if (what.size() == 1) return;
+  lock.unlock();
+  for (const auto& [ordinal, clock] : what) {
+    if (ordinal == own.ordinal()) continue;
+    Device& other = device(ordinal);
+    const Lock there(other.mutex);
+    other.join_host(clock);
   }
   lock.lock();
 }
@@ -137,40 +158,48 @@ void notify_all_hosts() {
   moved.notify_all();
 }
 
-cudaError_t wait_for(Device& device, Lock& lock, const std::function<bool()>& done) {
+cudaError_t run_until(Device& device, Lock& lock, const Past& what) {
   check_groups_closed("a wait");
   enter_host();
   std::uint64_t stuck = kNever;
   Steady::time_point from = Steady::now();
   for (;;) {
-    if (device.error() != cudaSuccess || done()) break;
+    if (device.error() != cudaSuccess || done(what)) break;
     const std::uint64_t since = progress.load();
-    if (device.step()) continue;
+    const Device::Step step = device.step();
+    if (step == Device::Step::kMoved) continue;
     if (since != stuck) from = Steady::now();
     stuck = since;
-    self.stuck_at.store(since);
-    rest(device, lock, since, from);
+    self.stuck_at.store(step == Device::Step::kBusy ? kNever : since);
+    rest(device, lock, step, since, from);
   }
   self.stuck_at.store(kNever);
   return device.error();
 }
 
-cudaError_t ask_for(Device& device, Lock& lock, const std::function<bool()>& done) {
+cudaError_t wait_for(Device& device, Lock& lock, const Past& what) {
+  const cudaError_t error = run_until(device, lock, what);
+  if (error == cudaSuccess) join_hosts(device, lock, what);
+  return error;
+}
+
+cudaError_t ask_for(Device& device, Lock& lock, const Past& what) {
   check_groups_closed("a query");
   if (self.polls == 0) enter_host();
   const std::uint64_t since = progress.load();
-  const bool stepped = !done() && device.step();
+  const Device::Step step = done(what) ? Device::Step::kNothing : device.step();
   if (device.error() != cudaSuccess) return device.error();
-  if (done()) {
+  if (done(what)) {
     self.polls = 0;
     self.stuck_at.store(kNever);
+    join_hosts(device, lock, what);
     return cudaSuccess;
   }
-  if (stepped) return cudaErrorNotReady;
+  if (step == Device::Step::kMoved) return cudaErrorNotReady;
   self.polls = self.polled_at == since ? self.polls + 1 : 1;
   self.polled_at = since;
-  if (self.polls >= kPatientPolls) self.stuck_at.store(since);
-  rest(device, lock, since, Steady::now());
+  if (self.polls >= kPatientPolls && step != Device::Step::kBusy) self.stuck_at.store(since);
+  rest(device, lock, step, since, Steady::now());
   return device.error() != cudaSuccess ? device.error() : cudaErrorNotReady;
 }
 
@@ -193,7 +222,16 @@ cudaError_t cudaGetLastError() {
 
 cudaError_t on_device(const char* call, const std::function<cudaError_t(Device&, Lock&)>& f,
                       bool releases) {
-  Device& device = emulator::device(self.device);
+  return on_device(device(self.device), call, f, releases);
+}
+
+cudaError_t on_device(Device& device, const char* call,
+                      const std::function<cudaError_t(Device&, Lock&)>& f, bool releases) {
+  struct Release {
+    Device& device;
+    ~Release() { device.released(); }
+  };
+  const Release after_the_lock{device};
   Lock lock(device.mutex);
   const cudaError_t before = device.error();
   if (before != cudaSuccess && !releases) return returned(before);

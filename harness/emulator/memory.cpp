@@ -143,6 +143,11 @@ void DeviceMemory::merge(std::map<std::size_t, Block>::iterator block) {
   }
 }
 
+bool DeviceMemory::is_from_pool(const void* address) const {
+  const Block& block = block_at(offset_of(address))->second;
+  return block.state != State::kFree && block.by != 0;
+}
+
 bool DeviceMemory::holds(const void* address, std::size_t bytes) const {
   if (device_of(address) != device_) return false;
   const std::size_t offset = offset_of(address);

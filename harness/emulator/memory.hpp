@@ -71,6 +71,8 @@ class DeviceMemory {
   // When its free is executed: poisons and forbids.
   void close(const std::byte* address, std::size_t bytes, std::uint32_t by);
 
+  // Whether it belongs to what a stream has allocated.
+  bool is_from_pool(const void* address) const;
   // Whether all bytes belong to one live allocation.
   bool holds(const void* address, std::size_t bytes) const;
   std::byte* bytes_of(const void* address) const;

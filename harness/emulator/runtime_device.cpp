@@ -51,8 +51,6 @@ cudaError_t refuse(cudaError_t error, const std::string& what) {
   return returned(error);
 }
 
-bool exists(int device) { return device >= 0 && device < settings().devices; }
-
 }  // namespace
 
 const char* cudaGetErrorName(cudaError_t error) { return text_of(error).name; }
@@ -170,12 +168,8 @@ cudaError_t cudaDriverGetVersion(int* version) {
 cudaError_t cudaRuntimeGetVersion(int* version) { return cudaDriverGetVersion(version); }
 
 cudaError_t cudaDeviceSynchronize() {
-  return on_device("cudaDeviceSynchronize", [](Device& own, auto& lock) {
-    const Clock all = own.everything();
-    const cudaError_t error = wait_for(own, lock, [&] { return own.done(all); });
-    if (error == cudaSuccess) own.join_host(all);
-    return error;
-  });
+  return on_device("cudaDeviceSynchronize",
+                   [](Device& own, auto& lock) { return wait_for(own, lock, own.everything()); });
 }
 
 cudaError_t cudaDeviceReset() {

@@ -59,23 +59,61 @@ void check_copy(const std::byte* to, const std::byte* from, std::size_t bytes,
   }
 }
 
+// The device of the side that is not on this one, if the other side is.
+Device* other_device(const Device& own, const void* to, const void* from) {
+  const int a = device_of(to), b = device_of(from);
+  const int other = a == own.ordinal() ? b : b == own.ordinal() ? a : -1;
+  return exists(other) && other != own.ordinal() ? &device(other) : nullptr;
+}
+
+// Both locks are held: the copy gets a number on both devices.
+void copy_between(Device& own, Device& other, Stream& stream, std::byte* to, const std::byte* from,
+                  std::size_t bytes) {
+  if (stream.slot == 0) {
+    throw ApiError(cudaErrorNotSupported,
+                   "a copy between devices in the default stream is not modelled");
+  }
+  const std::byte* there = device_of(to) == other.ordinal() ? to : from;
+  if (other.memory().is_from_pool(there) && !other.shares_pool_with(own.ordinal())) {
+    throw ApiError(cudaErrorInvalidValue,
+                   fmt::format("memory of the pool of device {}, to which cudaMemPoolSetAccess "
+                               "gave device {} no access",
+                               other.ordinal(), own.ordinal()));
+  }
+  const auto between = [&](const Visit& visit) {
+    return std::make_unique<CopyOperation>(to, from, bytes, /*from_pageable=*/false,
+                                           Accessor{visit.number, 0, other.ordinal()});
+  };
+  const Visit visit = other.admit(stream.past, between({})->describe());
+  own.post(stream, between(visit), visit);
+}
+
 cudaError_t copy(Device& own, Lock& lock, void* target, const void* source, std::size_t bytes,
                  cudaMemcpyKind kind, cudaStream_t handle, bool wait) {
+  Device* other = other_device(own, target, source);
+  Lock there;
+  if (other != nullptr) {
+    lock.unlock();
+    there = Lock(other->mutex, std::defer_lock);
+    std::lock(lock, there);
+    if (own.error() != cudaSuccess) return own.error();
+  }
   Stream& stream = stream_of(own, handle);
   if (bytes == 0) return cudaSuccess;
   auto* to = static_cast<std::byte*>(target);
   const auto* from = static_cast<const std::byte*>(source);
   check_copy(to, from, bytes, kind);
+  if (other != nullptr) {
+    copy_between(own, *other, stream, to, from, bytes);
+    return cudaSuccess;
+  }
   const Place target_place = place_of(own, to, bytes), source_place = place_of(own, from, bytes);
   own.post(stream, std::make_unique<CopyOperation>(to, from, bytes,
                                                    source_place == Place::kPageable && !wait));
   const bool on_device = target_place == Place::kDevice && source_place == Place::kDevice;
   if (on_device && sabotaged("copy_before_post")) own.run_early(stream);
   if (!wait && target_place != Place::kPageable) return cudaSuccess;
-  const Clock clock = stream.clock;
-  const cudaError_t error = wait_for(own, lock, [&] { return own.done(clock); });
-  if (error == cudaSuccess) own.join_host(clock);
-  return error;
+  return wait_for(own, lock, Past(stream.past));
 }
 
 cudaError_t fill(Device& own, void* address, int value, std::size_t bytes, cudaStream_t handle) {
@@ -112,9 +150,7 @@ cudaError_t cudaFree(void* address) {
   return on_device(
       "cudaFree",
       [&](Device& own, Lock& lock) {
-        const Clock all = own.everything();
-        const cudaError_t error = wait_for(own, lock, [&] { return own.done(all); });
-        if (error == cudaSuccess) own.join_host(all);
+        const cudaError_t error = wait_for(own, lock, own.everything());
         if (address == nullptr) return error;
         const auto bytes = own.memory().retire(address, 0);
         if (!bytes) throw ApiError(cudaErrorInvalidValue, why_not_free(own, address));
@@ -129,7 +165,7 @@ cudaError_t cudaMallocAsync(void** address, std::size_t bytes, cudaStream_t hand
     *address = nullptr;
     Stream& stream = stream_of(own, handle);
     if (bytes == 0) throw ApiError(cudaErrorInvalidValue, "zero bytes");
-    Clock before = stream.clock;
+    Clock before = clock_of(stream.past, own.ordinal());
     join(before, own.host_clock());
     // Half of the time the same bytes again, so that what still uses them is found.
     std::byte* block =
@@ -181,8 +217,7 @@ cudaError_t cudaFreeHost(void* address) {
         if (range == own.pinned.end()) {
           throw ApiError(cudaErrorInvalidValue, "not from cudaMallocHost of this device");
         }
-        const Clock all = own.everything();
-        const cudaError_t error = wait_for(own, lock, [&] { return own.done(all); });
+        const cudaError_t error = wait_for(own, lock, own.everything());
         own.pinned.erase(range);
         std::free(address);
         return error;
@@ -221,12 +256,16 @@ cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   });
 }
 
+cudaMemPool_t pool_of(int ordinal) {
+  return reinterpret_cast<cudaMemPool_t>(static_cast<std::uintptr_t>(ordinal) + 1);
+}
+
 cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int ordinal) {
   return on_device("cudaDeviceGetDefaultMemPool", [&](Device&, Lock&) {
-    if (ordinal < 0 || ordinal >= settings().devices) {
+    if (!exists(ordinal)) {
       throw ApiError(cudaErrorInvalidDevice, fmt::format("no device {}", ordinal));
     }
-    *pool = reinterpret_cast<cudaMemPool_t>(static_cast<std::uintptr_t>(ordinal) + 1);
+    *pool = pool_of(ordinal);
     return cudaSuccess;
   });
 }

@@ -15,33 +15,23 @@ int device_of_handle(const void* handle) {
   return static_cast<int>(reinterpret_cast<std::uintptr_t>(handle) >> 40) - 1;
 }
 
-std::string what_is(const void* handle, const Device& own, const char* kind) {
-  const int ordinal = device_of_handle(handle);
-  if (ordinal >= 0 && ordinal < kMaxDevices && ordinal != own.ordinal()) {
-    return fmt::format("{} of device {} used while device {} is current", kind, ordinal,
-                       own.ordinal());
-  }
-  return fmt::format("no such {}, or it was destroyed", kind);
+// Calls for an event alone do not care which device is current.
+Device& device_with(cudaEvent_t event) {
+  const int ordinal = device_of_handle(event);
+  return device(exists(ordinal) ? ordinal : current_device());
 }
 
 Event& event_of(Device& own, cudaEvent_t handle) {
   Event* event = own.find(handle);
   if (event == nullptr) {
-    throw ApiError(cudaErrorInvalidResourceHandle, what_is(handle, own, "event"));
+    const int ordinal = device_of_handle(handle);
+    throw ApiError(cudaErrorInvalidResourceHandle,
+                   exists(ordinal) && ordinal != own.ordinal()
+                       ? fmt::format("event of device {} used where one of device {} belongs",
+                                     ordinal, own.ordinal())
+                       : "no such event, or it was destroyed");
   }
   return *event;
-}
-
-cudaError_t wait_until(Device& own, Lock& lock, const Clock& clock) {
-  const cudaError_t error = wait_for(own, lock, [&] { return own.done(clock); });
-  if (error == cudaSuccess) own.join_host(clock);
-  return error;
-}
-
-cudaError_t ask_whether(Device& own, Lock& lock, const Clock& clock) {
-  const cudaError_t error = ask_for(own, lock, [&] { return own.done(clock); });
-  if (error == cudaSuccess) own.join_host(clock);
-  return error;
 }
 
 }  // namespace
@@ -49,7 +39,12 @@ cudaError_t ask_whether(Device& own, Lock& lock, const Clock& clock) {
 Stream& stream_of(Device& own, cudaStream_t handle) {
   Stream* stream = own.find(handle);
   if (stream == nullptr) {
-    throw ApiError(cudaErrorInvalidResourceHandle, what_is(handle, own, "stream"));
+    const int ordinal = device_of_handle(handle);
+    throw ApiError(cudaErrorInvalidResourceHandle,
+                   exists(ordinal) && ordinal != own.ordinal()
+                       ? fmt::format("stream of device {} used while device {} is current", ordinal,
+                                     own.ordinal())
+                       : "no such stream, or it was destroyed");
   }
   return *stream;
 }
@@ -108,22 +103,31 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   return on_device("cudaStreamSynchronize", [&](Device& own, Lock& lock) {
-    return wait_until(own, lock, Clock(stream_of(own, stream).clock));
+    return wait_for(own, lock, Past(stream_of(own, stream).past));
   });
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
   return on_device("cudaStreamQuery", [&](Device& own, Lock& lock) {
-    return ask_whether(own, lock, Clock(stream_of(own, stream).clock));
+    return ask_for(own, lock, Past(stream_of(own, stream).past));
   });
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags) {
+  Device& there = device_with(event);
+  Past before;
+  if (there.ordinal() != current_device()) {
+    const cudaError_t error = on_device(there, "cudaStreamWaitEvent", [&](Device& other, Lock&) {
+      before = other.past_for_others(event_of(other, event));
+      return cudaSuccess;
+    });
+    if (error != cudaSuccess) return error;
+  }
   return on_device("cudaStreamWaitEvent", [&](Device& own, Lock&) {
     if (flags != 0) throw ApiError(cudaErrorInvalidValue, fmt::format("unknown flags {}", flags));
     Stream& waits = stream_of(own, stream);
-    const Event& before = event_of(own, event);
-    if (!sabotaged("stream_wait_ignored")) join(waits.clock, before.clock);
+    if (&there == &own) before = event_of(own, event).past;
+    if (!sabotaged("stream_wait_ignored")) join(waits.past, before);
     return cudaSuccess;
   });
 }
@@ -144,7 +148,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
 
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   return on_device(
-      "cudaEventDestroy",
+      device_with(event), "cudaEventDestroy",
       [&](Device& own, Lock&) {
         event_of(own, event);
         own.remove_event(event);
@@ -166,19 +170,19 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
-  return on_device("cudaEventQuery", [&](Device& own, Lock& lock) {
-    return ask_whether(own, lock, Clock(event_of(own, event).clock));
+  return on_device(device_with(event), "cudaEventQuery", [&](Device& own, Lock& lock) {
+    return ask_for(own, lock, Past(event_of(own, event).past));
   });
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  return on_device("cudaEventSynchronize", [&](Device& own, Lock& lock) {
-    return wait_until(own, lock, Clock(event_of(own, event).clock));
+  return on_device(device_with(event), "cudaEventSynchronize", [&](Device& own, Lock& lock) {
+    return wait_for(own, lock, Past(event_of(own, event).past));
   });
 }
 
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
-  return on_device("cudaEventElapsedTime", [&](Device& own, Lock&) {
+  return on_device(device_with(start), "cudaEventElapsedTime", [&](Device& own, Lock&) {
     const Event& a = event_of(own, start);
     const Event& b = event_of(own, end);
     if (!a.timed || !b.timed || !a.recorded || !b.recorded) {

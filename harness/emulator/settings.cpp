@@ -58,6 +58,8 @@ const std::vector<GpuModel>& gpu_models() {
 
 const Settings& settings() { return current; }
 
+bool exists(int device) { return device >= 0 && device < settings().devices; }
+
 const GpuModel& model() {
   const std::lock_guard lock(mutex);
   if (current_model == nullptr) current_model = find_model(current.model);

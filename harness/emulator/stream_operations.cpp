@@ -34,28 +34,35 @@ bool FreeOperation::advance(const Accessor& who) {
 std::string FreeOperation::describe() const { return fmt::format("free of {} bytes", bytes_); }
 
 CopyOperation::CopyOperation(std::byte* to, const std::byte* from, std::size_t bytes,
-                             bool from_pageable)
-    : to_(to), from_(from), bytes_(bytes) {
+                             bool from_pageable, Accessor there)
+    : to_(to), from_(from), bytes_(bytes), there_(there) {
   if (from_pageable) taken_.assign(from, from + bytes);
 }
 
 bool CopyOperation::advance(const Accessor& who) {
+  const auto on = [&](const std::byte* address) {
+    return device_of(address) == there_.device ? there_ : who;
+  };
   const std::byte* from = from_;
   if (!taken_.empty()) {
     from = taken_.data();
   } else if (device_of(from_) >= 0) {
-    from = touch(from_, bytes_, 1, Access::kRead, who);
+    from = touch(from_, bytes_, 1, Access::kRead, on(from_));
   }
-  std::byte* to = device_of(to_) >= 0 ? touch(to_, bytes_, 1, Access::kWrite, who) : to_;
+  std::byte* to = device_of(to_) >= 0 ? touch(to_, bytes_, 1, Access::kWrite, on(to_)) : to_;
   std::memcpy(to, from, bytes_);
   return true;
 }
 
 std::string CopyOperation::describe() const {
-  const char* kind = device_of(to_) < 0     ? "to the host"
-                     : device_of(from_) < 0 ? "from the host"
-                                            : "on the device";
-  return fmt::format("copy of {} bytes {}", bytes_, kind);
+  const int to = device_of(to_), from = device_of(from_);
+  if (there_.device >= 0) {
+    return fmt::format("copy of {} bytes from device {} to device {}", bytes_, from, to);
+  }
+  return fmt::format("copy of {} bytes {}", bytes_,
+                     to < 0     ? "to the host"
+                     : from < 0 ? "from the host"
+                                : "on the device");
 }
 
 bool FillOperation::advance(const Accessor& who) {

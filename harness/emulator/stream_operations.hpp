@@ -58,10 +58,12 @@ class FreeOperation final : public BlockOperation {
   std::string describe() const override;
 };
 
-// One side or both on the device. Pageable bytes of the host are taken at the call.
+// One side or both on the device. Pageable bytes of the host are taken at the call. `there` is what
+// the copy is on another device, if one side lies there.
 class CopyOperation final : public StreamOperation {
  public:
-  CopyOperation(std::byte* to, const std::byte* from, std::size_t bytes, bool from_pageable);
+  CopyOperation(std::byte* to, const std::byte* from, std::size_t bytes, bool from_pageable,
+                Accessor there = {0, 0, -1});
   bool advance(const Accessor& who) override;
   std::string describe() const override;
 
@@ -70,6 +72,7 @@ class CopyOperation final : public StreamOperation {
   const std::byte* from_;
   std::size_t bytes_;
   std::vector<std::byte> taken_;
+  Accessor there_;
 };
 
 class FillOperation final : public StreamOperation {

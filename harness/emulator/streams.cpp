@@ -46,15 +46,27 @@ void join(Clock& into, const Clock& from) {
   }
 }
 
+void join(Past& into, const Past& from) {
+  for (const auto& [device, clock] : from) join(into[device], clock);
+}
+
+const Clock& clock_of(const Past& past, int device) {
+  static const Clock nothing{};
+  const auto found = past.find(device);
+  return found == past.end() ? nothing : found->second;
+}
+
+bool done(const Past& past) {
+  return std::all_of(past.begin(), past.end(),
+                     [](const auto& entry) { return device(entry.first).done(entry.second); });
+}
+
 Device::Device(int ordinal)
     : ordinal_(ordinal), random_(settings().seed * 1000003 + static_cast<std::uint64_t>(ordinal)) {
   reset();
 }
 
-Device::~Device() {
-  drop_everything();
-  install(ordinal_, nullptr);
-}
+Device::~Device() { install(ordinal_, nullptr); }
 
 // ---- Handles -----------------------------------------------------------------------------------
 
@@ -88,13 +100,20 @@ void Device::sweep() {
   std::erase_if(streams_, [&](const auto& entry) {
     const Stream& stream = *entry.second;
     const auto slot = static_cast<std::size_t>(stream.slot);
-    if (!stream.destroyed || !stream.queue.empty() || host_[slot] < stream.clock[slot]) {
+    if (!stream.destroyed || !stream.queue.empty() ||
+        host_[slot] < clock_of(stream.past, ordinal_)[slot]) {
       return false;
     }
     slots_in_use_ &= ~(std::uint64_t{1} << slot);
     std::erase(order_, &stream);
     return true;
   });
+  for (std::size_t slot = 0; slot < host_.size(); ++slot) {
+    const std::uint64_t bit = std::uint64_t{1} << slot;
+    if ((visited_slots_ & bit) == 0 || host_[slot] < visited_[slot]) continue;
+    visited_slots_ &= ~bit;
+    slots_in_use_ &= ~bit;
+  }
 }
 
 Stream* Device::any_other_stream(const Stream& than) {
@@ -132,21 +151,26 @@ Objects Device::objects() const {
 
 // ---- Posting -----------------------------------------------------------------------------------
 
-std::uint32_t Device::post(Stream& stream, std::unique_ptr<StreamOperation> body) {
+std::uint32_t Device::new_number(int slot, std::string text, bool visits) {
   const std::uint32_t number = next_number();
-  slot_of_.push_back(static_cast<std::uint8_t>(stream.slot));
+  slot_of_.push_back(static_cast<std::uint8_t>(slot));
   memory_->shadow().slot_of = slot_of_.data();
-  join(stream.clock, host_);
+  names_.push_back({number, visits, std::move(text)});
+  if (names_.size() > kNames) names_.pop_front();
+  return number;
+}
+
+std::uint32_t Device::post(Stream& stream, std::unique_ptr<StreamOperation> body, Visit visit) {
+  const std::uint32_t number = new_number(stream.slot, body->describe(), /*visits=*/false);
+  join(stream.past[ordinal_], host_);
   // The default stream and the blocking ones wait for each other.
   for (const Stream* other : order_) {
     if (stream.blocking && other->blocking && (stream.slot == 0 || other->slot == 0)) {
-      join(stream.clock, other->clock);
+      join(stream.past, other->past);
     }
   }
-  stream.clock[static_cast<std::size_t>(stream.slot)] = number;
-  names_.emplace_back(number, body->describe());
-  if (names_.size() > kNames) names_.pop_front();
-  stream.queue.push_back({number, stream.clock, std::move(body)});
+  stream.past[ordinal_][static_cast<std::size_t>(stream.slot)] = number;
+  stream.queue.push_back({number, stream.past, std::move(body), visit});
   ++pending_;
   note_progress();
   return number;
@@ -156,15 +180,17 @@ void Device::record(Event& event, Stream& stream) {
   event.recorded = true;
   event.milliseconds = std::make_shared<double>(-1);
   post(stream, std::make_unique<RecordOperation>(event.milliseconds));
-  event.clock = stream.clock;
+  event.past = stream.past;
 }
 
 std::string Device::name_of_operation(std::uint32_t number) const {
   if (number == 0) return "the host";
   const auto found =
-      std::lower_bound(names_.begin(), names_.end(), std::pair{number, std::string()});
-  if (found == names_.end() || found->first != number) return fmt::format("operation {}", number);
-  return fmt::format("{} (operation {}, stream {})", found->second, number,
+      std::lower_bound(names_.begin(), names_.end(), number,
+                       [](const Name& name, std::uint32_t wanted) { return name.number < wanted; });
+  if (found == names_.end() || found->number != number) return fmt::format("operation {}", number);
+  if (found->visits) return fmt::format("{} (operation {})", found->text, number);
+  return fmt::format("{} (operation {}, stream {})", found->text, number,
                      static_cast<int>(slot_of_[number]));
 }
 
@@ -172,48 +198,72 @@ std::string Device::name_of_operation(std::uint32_t number) const {
 
 bool Device::done(const Clock& clock) const {
   for (std::size_t slot = 0; slot < clock.size(); ++slot) {
-    if (completed_[slot] < clock[slot]) return false;
+    if (completed_[slot].load(std::memory_order_acquire) < clock[slot]) return false;
   }
   return true;
 }
 
-Clock Device::everything() const {
-  Clock clock = host_;
-  for (const Stream* stream : order_) join(clock, stream->clock);
-  return clock;
+Past Device::everything() const {
+  Past past{{ordinal_, host_}};
+  for (const Stream* stream : order_) join(past, stream->past);
+  return past;
 }
 
-bool Device::ready(const Stream& stream) const {
-  if (stream.queue.empty()) return false;
-  Clock before = stream.queue.front().clock;
-  before[static_cast<std::size_t>(stream.slot)] = 0;
-  return done(before);
+std::vector<int> Device::awaited_by(const Stream& stream) const {
+  const Posted& head = stream.queue.front();
+  std::vector<int> result;
+  for (const auto& [other, clock] : head.past) {
+    Clock before = clock;
+    if (other == ordinal_) before[static_cast<std::size_t>(stream.slot)] = 0;
+    if (other == head.visit.device) before[static_cast<std::size_t>(head.visit.slot)] = 0;
+    if (!device(other).done(before)) result.push_back(other);
+  }
+  return result;
 }
 
-bool Device::step() {
+Device::Step Device::step() {
   std::vector<Stream*> candidates;
+  Step result = Step::kNothing;
   for (Stream* stream : order_) {
-    if (ready(*stream)) candidates.push_back(stream);
+    if (stream->queue.empty()) continue;
+    const std::vector<int> awaited = awaited_by(*stream);
+    if (awaited.empty()) {
+      candidates.push_back(stream);
+    } else if (awaited != std::vector{ordinal_}) {
+      result = Step::kElsewhere;
+    }
   }
   std::shuffle(candidates.begin(), candidates.end(), random_);
   for (Stream* stream : candidates) {
-    const std::uint32_t number = stream->queue.front().number;
-    if (advance(stream->queue.front())) {
-      if (error_ == cudaSuccess) {
-        stream->queue.pop_front();
-        finished(*stream, number);
+    const Visit& visit = stream->queue.front().visit;
+    std::unique_lock<std::mutex> there;
+    if (visit.device >= 0) {
+      Device& other = device(visit.device);
+      there = std::unique_lock(other.mutex, std::try_to_lock);
+      if (!there.owns_lock()) {
+        other.missed_ = true;
+        result = Step::kBusy;
+        continue;
       }
-      return true;
+    }
+    if (advance(stream->queue.front())) {
+      if (error_ == cudaSuccess) finish(*stream);
+      return Step::kMoved;
     }
   }
-  return false;
+  return result;
+}
+
+void Device::take_in_hand(std::uint32_t number, const Past& past) {
+  memory_->shadow().operation = number;
+  memory_->shadow().clock = clock_of(past, ordinal_).data();
 }
 
 // True also if it failed: something happened.
 bool Device::advance(Posted& posted) {
-  Shadow& shadow = memory_->shadow();
-  shadow.operation = posted.number;
-  shadow.clock = posted.clock.data();
+  const Visit& visit = posted.visit;
+  take_in_hand(posted.number, posted.past);
+  if (visit.device >= 0) device(visit.device).take_in_hand(visit.number, posted.past);
   try {
     return posted.body->advance({posted.number, 0, ordinal_});
   } catch (const Fault& fault) {
@@ -225,11 +275,22 @@ bool Device::advance(Posted& posted) {
   return true;
 }
 
-void Device::finished(Stream& stream, std::uint32_t number) {
-  completed_[static_cast<std::size_t>(stream.slot)] =
-      std::max(completed_[static_cast<std::size_t>(stream.slot)], number);
+void Device::complete(int slot, std::uint32_t number) {
+  std::atomic<std::uint32_t>& last = completed_[static_cast<std::size_t>(slot)];
+  std::uint32_t before = last.load(std::memory_order_relaxed);
+  while (before < number &&
+         !last.compare_exchange_weak(before, number, std::memory_order_release)) {
+  }
+}
+
+void Device::finish(Stream& stream) {
+  const std::uint32_t number = stream.queue.front().number;
+  const Visit visit = stream.queue.front().visit;
+  stream.queue.pop_front();
+  if (visit.device >= 0) device(visit.device).complete(visit.slot, visit.number);
+  complete(stream.slot, number);
   --pending_;
-  note_progress();
+  watched_ ? notify_all_hosts() : note_progress();
 }
 
 void Device::run_early(Stream& stream) {
@@ -237,7 +298,7 @@ void Device::run_early(Stream& stream) {
   stream.queue.pop_back();
   advance(posted);
   if (error_ != cudaSuccess) return;
-  stream.queue.push_back({posted.number, posted.clock, std::make_unique<NothingLeft>()});
+  stream.queue.push_back({posted.number, posted.past, std::make_unique<NothingLeft>(), {}});
 }
 
 std::string Device::heads() const {
@@ -245,9 +306,12 @@ std::string Device::heads() const {
   for (const Stream* stream : order_) {
     if (stream->queue.empty()) continue;
     const Posted& head = stream->queue.front();
-    text += fmt::format("\n  device {}, stream {}: {}{}", ordinal_, stream->slot,
-                        name_of_operation(head.number),
-                        ready(*stream) ? "" : ", behind another stream");
+    text += fmt::format("\n  device {}, stream {}: {}", ordinal_, stream->slot,
+                        name_of_operation(head.number));
+    for (const int other : awaited_by(*stream)) {
+      text +=
+          other == ordinal_ ? ", behind another stream" : fmt::format(", behind device {}", other);
+    }
     if (stream->queue.size() > 1) text += fmt::format(", {} more", stream->queue.size() - 1);
   }
   return text;
@@ -274,13 +338,14 @@ void Device::recover() {
 void Device::reset() {
   drop_everything();
   recover();
+  pool_shared_with_ = 0;
   events_.clear();
   streams_.clear();
   auto fallback = std::make_unique<Stream>();
   fallback->blocking = true;
   order_ = {fallback.get()};
   streams_[0] = std::move(fallback);
-  slots_in_use_ = 1;
+  slots_in_use_ = visited_slots_ | 1;
   kernels.clear();
   for (const auto& range : pinned) std::free(reinterpret_cast<void*>(range.first));
   pinned.clear();
@@ -303,12 +368,15 @@ void Device::drop_everything() {
       if (auto* own = dynamic_cast<BlockOperation*>(posted.body.get())) {
         own->settle(posted.number);
       }
+      if (const Visit& visit = posted.visit; visit.device >= 0) {
+        device(visit.device).complete(visit.slot, visit.number);
+      }
     }
-    const auto slot = static_cast<std::size_t>(stream->slot);
-    completed_[slot] = std::max(completed_[slot], stream->clock[slot]);
+    complete(stream->slot,
+             clock_of(stream->past, ordinal_)[static_cast<std::size_t>(stream->slot)]);
   }
   pending_ = 0;
-  join(host_, everything());
+  join(host_, clock_of(everything(), ordinal_));
 }
 
 }  // namespace sp::emulator

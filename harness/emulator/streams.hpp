@@ -1,16 +1,23 @@
 // Devices, their streams and events: queues of operations that run when somebody waits.
 //
-// Order      Everything posted gets a number and a clock: for every stream of the device, the last
-//            operation that must come before. Events and synchronisation join clocks; nothing else
-//            orders streams. An operation is ready when it is first in its queue and all that its
-//            clock names is done; among the ready ones a seeded generator picks.
+// Order      Everything posted gets a number and a past: for every stream of its device, and of those
+//            that its stream has waited for, the last operation that must come before. Events and
+//            synchronisation join pasts; nothing else orders streams. An operation is ready when it
+//            is first in its queue and all that its past names is done; among the ready ones a seeded
+//            generator picks.
+// Copies     between devices have a number on both, on the other one in a slot that no other copy
+//            under way has: so each shadow tells them from all that they are not ordered with.
 // Laziness   Operations run only while a host thread waits or asks, on that thread. One that can do
 //            nothing for its own device helps others, so a thread that is busy elsewhere does not
 //            hold its peers up.
 // Errors     A fault drops all that the device had to do, and sticks.
+// Locks      One per device. Whoever holds one only tries another; to post a copy between devices both
+//            are taken together. What is done can be seen without.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -29,24 +36,38 @@ namespace sp::emulator {
 
 void join(Clock& into, const Clock& from);
 
+// What comes before something, by device.
+using Past = std::map<int, Clock>;
+void join(Past& into, const Past& from);
+const Clock& clock_of(const Past& past, int device);
+bool done(const Past& past);
+
+// What a copy between devices is on the one that does not run it.
+struct Visit {
+  int device = -1;  // none
+  int slot = 0;
+  std::uint32_t number = 0;
+};
+
 struct Posted {
   std::uint32_t number = 0;
-  Clock clock{};
+  Past past;
   std::unique_ptr<StreamOperation> body;
+  Visit visit;
 };
 
 struct Stream {
   int slot = 0;
   bool blocking = false;   // ordered with the default stream
   bool destroyed = false;  // vanishes when its queue is empty
-  Clock clock{};           // of all that was posted to it
+  Past past;               // of all that was posted to it, and that too
   std::deque<Posted> queue;
 };
 
 struct Event {
   bool timed = false;
   bool recorded = false;
-  Clock clock{};
+  Past past;
   std::shared_ptr<double> milliseconds;  // when the latest record was executed; negative: not yet
 };
 
@@ -76,22 +97,31 @@ class Device {
   Event* find(cudaEvent_t handle);
   void remove_event(cudaEvent_t handle);
 
-  std::uint32_t post(Stream& stream, std::unique_ptr<StreamOperation> body);
+  std::uint32_t post(Stream& stream, std::unique_ptr<StreamOperation> body, Visit visit = {});
+  // A number for a copy that a stream of another device runs, and its place in the stream's past.
+  // ApiError: too many are under way.
+  Visit admit(Past& past, const std::string& what);
   // The number that post() gives next.
   std::uint32_t next_number() const { return static_cast<std::uint32_t>(slot_of_.size()); }
   // Runs the operation posted last ahead of all others: a planted fault.
   void run_early(Stream& stream);
   void record(Event& event, Stream& stream);
 
-  bool done(const Clock& clock) const;
+  bool done(const Clock& clock) const;  // without the lock too
   bool idle() const { return pending_ == 0; }
-  Clock everything() const;
+  Past everything() const;
+  // Others wait for the event: from now on they are told what is done here.
+  Past past_for_others(const Event& event);
   // What the host waited for comes before all that it posts from now on.
   void join_host(const Clock& clock) { join(host_, clock); }
   const Clock& host_clock() const { return host_; }
 
-  // Lets one ready operation advance; false: none could.
-  bool step();
+  // Lets one ready operation advance. Elsewhere: none could, but one waits for another device. Busy:
+  // none but a copy, whose other device was locked.
+  enum class Step : std::uint8_t { kMoved, kNothing, kElsewhere, kBusy };
+  Step step();
+  // The lock was let go. Wakes whoever has missed it.
+  void released();
   std::string heads() const;  // what every stream waits for, one line each
 
   // The error that sticks, or success.
@@ -106,15 +136,28 @@ class Device {
   std::string name_of_operation(std::uint32_t number) const;
   Objects objects() const;
 
+  // Whether another device may touch what cudaMallocAsync gave.
+  bool shares_pool_with(int device) const { return (pool_shared_with_ >> device & 1) != 0; }
+  void share_pool_with(int device, bool share);
+
   std::map<const void*, KernelRecord> kernels;
   std::map<std::uintptr_t, std::size_t> pinned;  // host ranges
 
  private:
-  bool ready(const Stream& stream) const;
+  struct Name {
+    std::uint32_t number = 0;
+    bool visits = false;
+    std::string text;
+  };
+  // The devices that have not done all that comes before the head of its queue.
+  std::vector<int> awaited_by(const Stream& stream) const;
   bool advance(Posted& posted);
-  void finished(Stream& stream, std::uint32_t number);
+  void take_in_hand(std::uint32_t number, const Past& past);
+  void finish(Stream& stream);
+  void complete(int slot, std::uint32_t number);  // without the lock too
+  std::uint32_t new_number(int slot, std::string text, bool visits);
   void drop_everything();
-  void sweep();  // streams that are destroyed and empty
+  void sweep();  // streams that are destroyed and empty, and slots of copies that are done
 
   int ordinal_;
   std::mt19937_64 random_;
@@ -123,12 +166,17 @@ class Device {
   std::unordered_map<std::uint64_t, std::unique_ptr<Stream>> streams_;
   std::unordered_map<std::uint64_t, std::unique_ptr<Event>> events_;
   std::vector<Stream*> order_;  // streams, oldest first: [0] is the default stream
-  Clock completed_{};           // by slot
+  std::array<std::atomic<std::uint32_t>, kStreamSlots> completed_{};  // by slot
   Clock host_{};
-  std::uint64_t slots_in_use_ = 1;                           // bits
-  std::vector<std::uint8_t> slot_of_{0};                     // by operation
-  std::deque<std::pair<std::uint32_t, std::string>> names_;  // of the latest operations
+  Clock visited_{};                       // by slot: the last operation that streams elsewhere run
+  std::uint64_t slots_in_use_ = 1;        // bits
+  std::uint64_t visited_slots_ = 0;       // some of them
+  std::uint64_t pool_shared_with_ = 0;    // bits, by device
+  std::vector<std::uint8_t> slot_of_{0};  // by operation
+  std::deque<Name> names_;                // of the latest operations
   int pending_ = 0;
+  bool watched_ = false;  // others wait for events of this device
+  std::atomic<bool> missed_{false};
   cudaError_t error_ = cudaSuccess;
   cudaError_t story_error_ = cudaSuccess;
   std::string story_;
@@ -159,6 +207,9 @@ class ApiError : public Fault {
  private:
   cudaError_t error_;
 };
+
+bool exists(int device);  // on this machine
+cudaMemPool_t pool_of(int device);
 
 // The stream of the current device, or ApiError.
 Stream& stream_of(Device& device, cudaStream_t handle);

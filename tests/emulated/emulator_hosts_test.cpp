@@ -6,37 +6,11 @@
 #include <latch>
 #include <thread>
 
-#include "harness/emulator/machine.hpp"
+#include "tests/emulated/flag_operations.hpp"
 #include "tests/emulated/runtime_fixture.hpp"
 
 namespace sp::emulated {
 namespace {
-
-// Ends when the flag is up.
-class Waits final : public emulator::StreamOperation {
- public:
-  Waits(std::atomic<bool>& flag, std::string name) : flag_(flag), name_(std::move(name)) {}
-  bool advance(const emulator::Accessor&) override { return flag_; }
-  std::string describe() const override { return name_; }
-
- private:
-  std::atomic<bool>& flag_;
-  std::string name_;
-};
-
-class Raises final : public emulator::StreamOperation {
- public:
-  explicit Raises(std::atomic<bool>& flag) : flag_(flag) {}
-  bool advance(const emulator::Accessor&) override {
-    flag_ = true;
-    emulator::notify_all_hosts();
-    return true;
-  }
-  std::string describe() const override { return "raises the flag"; }
-
- private:
-  std::atomic<bool>& flag_;
-};
 
 void run_ranks(int ranks, const std::function<void(int)>& program) {
   std::latch ready(ranks);
