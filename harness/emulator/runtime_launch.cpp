@@ -93,11 +93,19 @@ void check_launch(const cudaLaunchConfig_t& c, const KernelRecord& record) {
   }
 }
 
+// What is loaded when it is first asked for may wait for all that the device has to do. Orders
+// nothing: it need not wait.
+cudaError_t load(Device& own, Lock& lock, const void* kernel) {
+  if (!own.loads_lazily() || std::exchange(own.kernels[kernel].loaded, true)) return cudaSuccess;
+  return run_until(own, lock, own.everything());
+}
+
 }  // namespace
 
 cudaError_t launch_kernel(const cudaLaunchConfig_t& config, const void* kernel,
                           std::function<void()> body) {
-  return on_device("cudaLaunchKernelEx", [&](Device& own, Lock&) {
+  return on_device("cudaLaunchKernelEx", [&](Device& own, Lock& lock) {
+    if (const cudaError_t error = load(own, lock, kernel)) return error;
     Stream& stream = stream_of(own, config.stream);
     const KernelRecord& record = record_of(own, kernel);
     check_launch(config, record);
@@ -115,7 +123,8 @@ cudaError_t launch_kernel(const cudaLaunchConfig_t& config, const void* kernel,
 }
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
-  return on_device("cudaFuncSetAttribute", [&](Device& own, Lock&) {
+  return on_device("cudaFuncSetAttribute", [&](Device& own, Lock& lock) {
+    if (const cudaError_t error = load(own, lock, kernel)) return error;
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) {
       throw ApiError(cudaErrorInvalidValue, "attribute is not modelled");
     }
@@ -131,7 +140,8 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
 }
 
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel) {
-  return on_device("cudaFuncGetAttributes", [&](Device& own, Lock&) {
+  return on_device("cudaFuncGetAttributes", [&](Device& own, Lock& lock) {
+    if (const cudaError_t error = load(own, lock, kernel)) return error;
     const KernelRecord& record = record_of(own, kernel);
     *attributes = {};
     attributes->maxThreadsPerBlock = kThreadsPerBlock;
@@ -143,7 +153,8 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* ke
 
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* kernel,
                                                           int threads, std::size_t shared_bytes) {
-  return on_device("cudaOccupancyMaxActiveBlocksPerMultiprocessor", [&](Device& own, Lock&) {
+  return on_device("cudaOccupancyMaxActiveBlocksPerMultiprocessor", [&](Device& own, Lock& lock) {
+    if (const cudaError_t error = load(own, lock, kernel)) return error;
     if (threads <= 0 || threads > kThreadsPerBlock) {
       throw ApiError(cudaErrorInvalidValue, fmt::format("blocks of {} threads", threads));
     }

@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <string_view>
 #include <utility>
 
 #include "harness/emulator/hosts.hpp"
@@ -59,6 +61,11 @@ const std::vector<GpuModel>& gpu_models() {
 const Settings& settings() { return current; }
 
 bool exists(int device) { return device >= 0 && device < settings().devices; }
+
+bool modules_are_lazy() {
+  const char* how = std::getenv("CUDA_MODULE_LOADING");
+  return how == nullptr || std::string_view(how) != "EAGER";
+}
 
 const GpuModel& model() {
   const std::lock_guard lock(mutex);

@@ -62,7 +62,9 @@ bool done(const Past& past) {
 }
 
 Device::Device(int ordinal)
-    : ordinal_(ordinal), random_(settings().seed * 1000003 + static_cast<std::uint64_t>(ordinal)) {
+    : ordinal_(ordinal),
+      random_(settings().seed * 1000003 + static_cast<std::uint64_t>(ordinal)),
+      loads_lazily_(modules_are_lazy()) {
   reset();
 }
 

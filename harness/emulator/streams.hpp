@@ -74,6 +74,7 @@ struct Event {
 // What a function was told, and how it is called.
 struct KernelRecord {
   int dynamic_shared_limit = 48 * 1024;
+  bool loaded = false;
   std::string name;
 };
 
@@ -136,6 +137,8 @@ class Device {
   std::string name_of_operation(std::uint32_t number) const;
   Objects objects() const;
 
+  // Whether kernels are loaded at their first launch.
+  bool loads_lazily() const { return loads_lazily_; }
   // Whether another device may touch what cudaMallocAsync gave.
   bool shares_pool_with(int device) const { return (pool_shared_with_ >> device & 1) != 0; }
   void share_pool_with(int device, bool share);
@@ -177,6 +180,7 @@ class Device {
   int pending_ = 0;
   bool watched_ = false;  // others wait for events of this device
   std::atomic<bool> missed_{false};
+  bool loads_lazily_;
   cudaError_t error_ = cudaSuccess;
   cudaError_t story_error_ = cudaSuccess;
   std::string story_;
@@ -188,6 +192,9 @@ Device& device(int ordinal);
 std::vector<Device*> devices();
 void forget_devices();
 void add_leaks(const Objects& objects);
+
+// What CUDA_MODULE_LOADING says: all kernels at once, or each at its first launch.
+bool modules_are_lazy();
 
 const Settings& settings();
 const GpuModel& model();
