@@ -27,6 +27,7 @@ constexpr const char* kName = "emulated";
 constexpr bool kEmulated = true;
 constexpr std::int64_t kLongest = 130;  // it executes every thread of a kernel one after the other
 constexpr int kMostLocal = 8;           // a device has 63 streams, a rank up to seven
+constexpr int kRanksPerDevice = 2;      // so that copies stay on a device and leave it
 
 // The first fault since the last call. Devices on which anything may be left are as new; those on
 // which nothing should be are looked at.
@@ -52,6 +53,7 @@ constexpr const char* kName = "cuda";
 constexpr bool kEmulated = false;
 constexpr std::int64_t kLongest = 5000;
 constexpr int kMostLocal = kMostLocalRanks;
+constexpr int kRanksPerDevice = 1;
 std::string clean_up(int, Left) { return {}; }
 #endif
 
@@ -82,7 +84,7 @@ class GpuBackend final : public Backend {
   std::int64_t longest() const override { return kLongest; }
   int devices(int ranks) const override {
     if (!is_local(ranks)) return ranks;
-    return kEmulated ? 1 : std::min(ranks, device_count());
+    return std::min((ranks + kRanksPerDevice - 1) / kRanksPerDevice, device_count());
   }
   void run(int ranks, const Rig& rig, const std::function<void(Machine&)>& body) override;
   bool survives_failure() const override { return !broken_; }
@@ -136,10 +138,11 @@ void GpuBackend::run_over_nccl(int ranks, const Rig& rig,
 
 void GpuBackend::run_locally(int ranks, const Rig& rig, const std::function<void(Machine&)>& body) {
   const int devices = this->devices(ranks);
+  check_reach(devices);
   LocalWorld world(ranks, time_limit_);
   const auto run_rank = [&](int rank) {
     try {
-      Gpu gpu(rank % devices);
+      Gpu gpu(rank % devices, devices);
       const GpuWorld joined = world.join(gpu, rank, std::make_shared<Traffic>());
       try {
         run_on_gpu(gpu, *joined.comm, *joined.meter, rig, body);

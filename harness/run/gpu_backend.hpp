@@ -6,7 +6,7 @@
 //
 // nccl      Rank r on device r, joined by NCCL.
 // local     Rank r on device r modulo their number, joined by copies (optimized/comm/local); on the
-//           emulator all on one device.
+//           emulator two ranks, or more where it has few, on each.
 // auto      nccl as long as there are as many devices, else local.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once

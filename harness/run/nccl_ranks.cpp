@@ -11,7 +11,7 @@ namespace sp::SP_GPU {
 void NcclRanks::meet(int rank, const ncclUniqueId& id, std::latch& ready, std::latch& joined) {
   Member& mine = members_[static_cast<std::size_t>(rank)];
   try {
-    mine.gpu = std::make_unique<Gpu>(rank);
+    mine.gpu = std::make_unique<Gpu>(rank, size());
   } catch (...) {
     failures_.record(rank);
   }

@@ -1,6 +1,6 @@
 // Hunts mutants on the emulated GPUs: `gpu`, the faults that only GPU code has, or `same PART OF`,
-// every n-th of the mutants that the other back-ends meet too; `local PART OF` the same on one GPU for
-// all ranks. One line each; a survivor fails.
+// every n-th of the mutants that the other back-ends meet too; `local PART OF` the same over copies
+// instead of NCCL. One line each; a survivor fails.
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 

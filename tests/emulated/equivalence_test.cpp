@@ -15,7 +15,7 @@ Backend& emulated_gpus() {
   static const auto backend = emulated::make_backend(std::chrono::seconds(60));
   return *backend;
 }
-Backend& one_gpu_for_all() {
+Backend& gpus_that_copy() {
   static const auto backend = emulated::make_backend(std::chrono::seconds(60), Transport::kLocal);
   return *backend;
 }
@@ -77,7 +77,7 @@ INSTANTIATE_TEST_SUITE_P(Registry, EmulatedEquivalence, testing::ValuesIn(runs()
 class LocalEquivalence : public Everyone {};
 
 TEST_P(LocalEquivalence, HoldsOnRandomProblems) {
-  expect_verified(one_gpu_for_all(), GetParam(), {});
+  expect_verified(gpus_that_copy(), GetParam(), {});
 }
 
 INSTANTIATE_TEST_SUITE_P(Registry, LocalEquivalence, testing::ValuesIn(algorithms()), id_of);

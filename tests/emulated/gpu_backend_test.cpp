@@ -10,11 +10,13 @@
 #include <stdexcept>
 
 #include "harness/emulator/emulator.hpp"
+#include "harness/emulator/machine.hpp"
 #include "harness/mutants/mutants.hpp"
 #include "harness/run/meet.hpp"
 #include "harness/run/verify.hpp"
 #include "optimized/algorithms/registry.hpp"
 #include "optimized/comm/nccl/nccl_communicator.hpp"
+#include "tests/emulated/flag_operations.hpp"
 
 namespace sp::test {
 namespace {
@@ -44,7 +46,7 @@ TEST_P(GpuBackends, RanksComputeOnTheirGpus) {
   EXPECT_STREQ(backend->name(), "emulated");
   const bool local = GetParam() == Transport::kLocal;
   EXPECT_EQ(backend->most_ranks(), local ? 8 : 64);
-  EXPECT_EQ(backend->devices(5), local ? 1 : 5);
+  EXPECT_EQ(backend->devices(5), local ? 3 : 5);
   EXPECT_TRUE(backend->leads());
   std::atomic<int> ranks = 0;
   backend->run(5, {}, [&](Machine& machine) {
@@ -80,8 +82,45 @@ TEST_F(AnyGpuBackend, NoDeviceIsAnErrorThatNamesTheWayOut) {
   const auto either = emulated::make_backend(std::chrono::seconds(30));
   EXPECT_EQ(either->most_ranks(), 8);
   EXPECT_EQ(either->devices(2), 2);
-  EXPECT_EQ(either->devices(3), 1);
-  EXPECT_EQ(failure_of(*either, 3, {}, meet), "");
+  for (const auto& [ranks, devices] : {std::pair{3, 2}, {5, 2}, {8, 2}}) {
+    EXPECT_EQ(either->devices(ranks), devices);
+    EXPECT_EQ(failure_of(*either, ranks, {}, meet), "");
+  }
+}
+
+TEST_F(AnyGpuBackend, CopiesNeedDevicesThatReachEachOther) {
+  emulator::configure({.peers = false});
+  const auto local = emulated::make_backend(std::chrono::seconds(30), Transport::kLocal);
+  EXPECT_EQ(failure_of(*local, 2, {}, meet), "");  // on one device
+  EXPECT_TRUE(says(failure_of(*local, 3, {}, meet), "GPUs 0 and 1 cannot reach each other"));
+  const auto nccl = emulated::make_backend(std::chrono::seconds(30), Transport::kNccl);
+  EXPECT_EQ(failure_of(*nccl, 3, {}, meet), "");
+}
+
+// Rank 1 sends when rank 0 has launched a kernel, for the first time and while it receives.
+TEST_F(AnyGpuBackend, KernelsAreLoadedBeforeTheirFirstLaunch) {
+  const auto backend = emulated::make_backend(std::chrono::seconds(30), Transport::kNccl);
+  std::atomic<bool> launched{false};
+  const auto body = [&](Machine& machine) {
+    const Tensor x = machine.memory.allocate(DType::kF32, {4, 1, 1, 1}, "x");
+    const Tensor y = machine.memory.allocate(DType::kF32, {4, 1, 1, 1}, "y");
+    if (machine.comm.rank() == 0) {
+      Pending pending = machine.comm.exchange({}, {{1, x, {"x", 0}}});
+      machine.kernels.fill(y, 1);
+      launched = true;
+      emulator::notify_all_hosts();
+      pending.wait();
+    } else {
+      machine.kernels.fill(x, 1);
+      cudaStream_t stream = nullptr;
+      cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+      emulator::enqueue(stream, std::make_unique<emulated::Waits>(launched, "waits for a launch"));
+      cudaStreamSynchronize(stream);
+      cudaStreamDestroy(stream);
+      machine.comm.exchange({{0, x, {"x", 0}}}, {}).wait();
+    }
+  };
+  EXPECT_EQ(failure_of(*backend, 2, {}, body), "");
 }
 
 TEST_F(AnyGpuBackend, WhatNoDeviceCanDoIsOneLine) {

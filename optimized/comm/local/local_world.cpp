@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "optimized/comm/local/local_world.hpp"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <numeric>
 #include <utility>
 #include <vector>
@@ -8,6 +11,20 @@
 #include "optimized/comm/local/local_communicator.hpp"
 
 namespace sp::SP_GPU {
+
+void check_reach(int devices) {
+  for (int device = 0; device < devices; ++device) {
+    for (int other = 0; other < devices; ++other) {
+      if (other == device || reaches(device, other)) continue;
+      throw Error(
+          ErrorKind::kEnvironment,
+          fmt::format("GPUs {} and {} cannot reach each other's memory, which copies between "
+                      "their ranks need: show one of them alone (CUDA_VISIBLE_DEVICES={}), or "
+                      "give each rank its own and use --transport nccl",
+                      std::min(device, other), std::max(device, other), device));
+    }
+  }
+}
 
 LocalWorld::LocalWorld(int ranks, std::chrono::milliseconds time_limit) {
   SP_CHECK(1 <= ranks && ranks <= kMostLocalRanks, "ranks of a local world");

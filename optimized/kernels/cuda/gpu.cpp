@@ -57,7 +57,13 @@ int device_count() {
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
-Gpu::Gpu(int ordinal) : ordinal_(ordinal) {
+bool reaches(int device, int other) {
+  int can = 0;
+  check(cudaDeviceCanAccessPeer(&can, device, other), "cudaDeviceCanAccessPeer");
+  return can != 0;
+}
+
+Gpu::Gpu(int ordinal, int devices) : ordinal_(ordinal) {
   make_current();
   check(cudaGetDeviceProperties(&properties_, ordinal), "cudaGetDeviceProperties");
   // Freed memory stays in the pool: giving it back to the driver would synchronise the device.
@@ -66,6 +72,14 @@ Gpu::Gpu(int ordinal) : ordinal_(ordinal) {
   check(cudaDeviceGetDefaultMemPool(&pool, ordinal), "cudaDeviceGetDefaultMemPool");
   check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep),
         "cudaMemPoolSetAttribute");
+  for (int other = 0; other < devices; ++other) {
+    if (other == ordinal || !reaches(other, ordinal)) continue;
+    cudaMemAccessDesc access{};
+    access.location.type = cudaMemLocationTypeDevice;
+    access.location.id = other;
+    access.flags = cudaMemAccessFlagsProtReadWrite;
+    check(cudaMemPoolSetAccess(pool, &access, 1), "cudaMemPoolSetAccess");
+  }
   check(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming), "cudaEventCreateWithFlags");
   const cudaError_t status = cudaStreamCreateWithFlags(&compute_, cudaStreamNonBlocking);
   if (status != cudaSuccess) cudaEventDestroy(done_);  // no destructor after a failed constructor

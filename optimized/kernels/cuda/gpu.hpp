@@ -33,6 +33,8 @@ class OutOfDeviceMemory final : public std::bad_alloc {
 
 // Devices that this process sees; 0 without a driver. Comes before all other calls of CUDA.
 int device_count();
+// Whether a device can touch the memory of another one.
+bool reaches(int device, int other);
 
 // Short waits are spun through, long ones leave the core to others.
 class Patience {
@@ -46,7 +48,9 @@ class Patience {
 // Belongs to the thread of its rank, whose current device it is.
 class Gpu {
  public:
-  explicit Gpu(int ordinal);  // makes it current; throws Error(kEnvironment)
+  // Makes it current. Those of the first `devices` GPUs that can reach its memory may: messages come
+  // and go by copies of theirs, or NCCL's kernels on them touch it. Throws Error(kEnvironment).
+  explicit Gpu(int ordinal, int devices = 1);
   ~Gpu();
   Gpu(const Gpu&) = delete;
   Gpu& operator=(const Gpu&) = delete;
