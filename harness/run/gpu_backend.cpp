@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "harness/run/gpu_machine.hpp"
@@ -61,13 +62,15 @@ void report(const std::string& fault) {
   if (!fault.empty()) throw Error(ErrorKind::kInternal, fault);
 }
 
-// Errors of kernels stay with a device until its process ends.
+// Errors of kernels stay with a device until its process ends. Asked by a thread of its own: the
+// caller's device stays, and the emulator does not take the caller for one that may yet help.
 bool devices_work(int devices) {
-  for (int device = 0; device < devices; ++device) {
-    if (cudaSetDevice(device) != cudaSuccess || cudaDeviceSynchronize() != cudaSuccess)
-      return false;
-  }
-  return true;
+  bool work = true;
+  std::jthread([&] {
+    for (int device = 0; work && device < devices; ++device)
+      work = cudaSetDevice(device) == cudaSuccess && cudaDeviceSynchronize() == cudaSuccess;
+  }).join();
+  return work;
 }
 
 class GpuBackend final : public Backend {

@@ -273,6 +273,21 @@ TEST_F(AnyGpuBackend, RanksThatHaveMetStayTogether) {
   EXPECT_FALSE(emulator::take_fault().found);
 }
 
+// Nobody but the ranks counts as somebody who may yet send.
+TEST_F(AnyGpuBackend, AfterAFailureADeadlockIsStillFoundAtOnce) {
+  const auto backend = emulated::make_backend(std::chrono::minutes(5), Transport::kNccl);
+  const auto fails = [](Machine&) { throw Error(ErrorKind::kInternal, "no more string"); };
+  EXPECT_NE(failure_of(*backend, 2, {}, fails), "");
+  const auto begin = std::chrono::steady_clock::now();
+  const std::string text = failure_of(*backend, 2, {}, [](Machine& machine) {
+    if (machine.comm.rank() == 1) return;
+    const Tensor x = machine.memory.allocate(DType::kF32, {4, 1, 1, 1}, "x");
+    machine.comm.exchange({}, {{1, x, {"x", 0}}}).wait();
+  });
+  EXPECT_TRUE(says(text, "deadlock")) << text;
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));  // 60 before it
+}
+
 TEST_P(GpuBackends, WhatIsRightPasses) {
   const auto backend = make(std::chrono::seconds(300));  // it takes long with sanitizers
   VerifyOptions options;
