@@ -43,17 +43,6 @@ std::int64_t attention_backward_flops(std::int64_t pairs, std::int64_t B, std::i
   return pairs * B * H * (6 * D + 4 * E);
 }
 
-void Kernels::charge(const char* kernel, std::int64_t flops, std::initializer_list<Tensor> reads,
-                     std::initializer_list<Tensor> writes) {
-  flops_ += flops;
-  if (observer_ == nullptr) return;
-  Charge charge{kernel, flops, 0};
-  for (const auto& tensors : {reads, writes}) {
-    for (const Tensor& tensor : tensors) charge.bytes += tensor.bytes();
-  }
-  observer_->before(charge, reads, writes);
-}
-
 void Kernels::fill(const Tensor& target, double value) {
   charge("fill", 0, {}, {target});
   do_fill(target, value);

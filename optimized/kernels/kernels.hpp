@@ -15,10 +15,9 @@
 #pragma once
 
 #include <cstdint>
-#include <initializer_list>
 #include <span>
-#include <vector>
 
+#include "optimized/kernels/account.hpp"
 #include "optimized/kernels/linear.hpp"
 #include "optimized/sharding/tokens.hpp"
 #include "optimized/sharding/visibility.hpp"
@@ -58,23 +57,8 @@ struct AttentionGradients {
   Tensor d_v;  // [m, B, G, E]
 };
 
-struct Charge {
-  const char* kernel = "";
-  std::int64_t flops = 0;
-  std::int64_t bytes = 0;  // read and written once each
-};
-
-class KernelObserver {
+class Kernels : public KernelAccount {
  public:
-  virtual ~KernelObserver() = default;
-  virtual void before(const Charge& charge, std::span<const Tensor> reads,
-                      std::span<const Tensor> writes) = 0;
-};
-
-class Kernels {
- public:
-  virtual ~Kernels() = default;
-
   void fill(const Tensor& target, double value);
   void copy(const Tensor& target, const Tensor& source);  // same shape; casts, any strides
   void add(const Tensor& target, const Tensor& source);   // target += source, accumulator type
@@ -164,9 +148,6 @@ class Kernels {
                              const Tensor& d_out, const AttentionGradients& gradients,
                              const Tensor& d_log_decay);
 
-  void observe(KernelObserver* observer) { observer_ = observer; }  // null: nobody
-  std::int64_t flops() const { return flops_; }                     // charged so far
-
  protected:
   virtual void do_fill(const Tensor& target, double value) = 0;
   virtual void do_copy(const Tensor& target, const Tensor& source) = 0;
@@ -221,16 +202,6 @@ class Kernels {
                                         const Tensor& d_log_decay) = 0;
 
   friend class KernelsDecorator;  // forwards every do_ to the one it wraps
-
- private:
-  void charge(const char* kernel, std::int64_t flops, std::initializer_list<Tensor> reads,
-              std::initializer_list<Tensor> writes);
-  // The same for operands that may be undefined: those are not shown.
-  void charge_defined(const char* kernel, std::int64_t flops, std::vector<Tensor> reads,
-                      std::vector<Tensor> writes);
-
-  KernelObserver* observer_ = nullptr;
-  std::int64_t flops_ = 0;
 };
 
 // Flops of one attention block per visible pair and head: q kT and p v are 2D + 2E; backward

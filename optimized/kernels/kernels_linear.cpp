@@ -151,18 +151,6 @@ void check_left_block(const AttentionBlock& block, const LinearTerms& terms) {
 
 }  // namespace
 
-void Kernels::charge_defined(const char* kernel, std::int64_t flops, std::vector<Tensor> reads,
-                             std::vector<Tensor> writes) {
-  flops_ += flops;
-  if (observer_ == nullptr) return;
-  Charge charge{kernel, flops, 0};
-  for (std::vector<Tensor>* tensors : {&reads, &writes}) {
-    std::erase_if(*tensors, [](const Tensor& tensor) { return !tensor.defined(); });
-    for (const Tensor& tensor : *tensors) charge.bytes += tensor.bytes();
-  }
-  observer_->before(charge, reads, writes);
-}
-
 void Kernels::linear_state(const LinearBlock& block, const Tensor& state) {
   Chunk chunk(block, {.queries = false, .keys = true});
   SP_CHECK(state.defined(), "linear_state needs a state");

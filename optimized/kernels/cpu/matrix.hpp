@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "optimized/tensor.hpp"
 
@@ -47,6 +48,11 @@ template <class F>
 decltype(auto) visit_accumulator(DType type, F&& f) {
   SP_CHECK(type != DType::kI32, "arithmetic on integers");
   return type == DType::kF64 ? f.template operator()<double>() : f.template operator()<float>();
+}
+
+template <class T>
+constexpr DType dtype_of() {
+  return std::is_same_v<T, double> ? DType::kF64 : DType::kF32;
 }
 
 // target[i, c] = source[i, c] in rows of `stride` elements; the rest of each row becomes 0.

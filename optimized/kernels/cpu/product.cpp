@@ -24,11 +24,6 @@ void pack_operand(T* target, std::int64_t stride, const Operand& source) {
 }
 
 template <class T>
-constexpr DType dtype_of() {
-  return std::is_same_v<T, double> ? DType::kF64 : DType::kF32;
-}
-
-template <class T>
 class BlockedProduct {
  public:
   BlockedProduct(Scratch& scratch, const Operand& a, const Operand& b)
