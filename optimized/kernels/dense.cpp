@@ -3,8 +3,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "optimized/kernels/dense.hpp"
 
-#include <initializer_list>
-
 namespace sp {
 namespace {
 

@@ -261,7 +261,7 @@ TEST_P(DenseKernelsTest, CrossEntropyInParts) {
   const Tensor total = zeros({1, 1, 1, 1}), joined = put(all, sums());
   dense_.cross_entropy(total, joined, put(chosen, sums()), w);
   expect_near(total, loss->value, "loss");
-  for (const std::size_t part : {0, 1}) {
+  for (std::size_t part = 0; part < 2; ++part) {
     const std::int64_t begin = part == 0 ? 0 : kCut;
     dense_.cross_entropy_backward(parts[part], parts[part], joined, places, w, begin);
     std::vector<double> expected;
