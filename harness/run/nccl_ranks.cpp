@@ -27,8 +27,9 @@ void NcclRanks::meet(int rank, const ncclUniqueId& id, std::latch& ready, std::l
 }
 
 void NcclRanks::run(const Rig& rig, const std::function<void(Machine&)>& body) {
-  const bool meets = !std::exchange(met_, true);
-  const ncclUniqueId id = meets ? make_world_id() : ncclUniqueId{};
+  const bool meets = !met_;
+  const ncclUniqueId id = meets ? make_world_id() : ncclUniqueId{};  // may throw: nobody has met
+  met_ = true;
   std::latch ready(size());   // nobody joins, and waits for all, before every GPU is known to work
   std::latch joined(size());  // no kernel waits for messages while another rank still connects
   const auto run_rank = [&](int rank) {
