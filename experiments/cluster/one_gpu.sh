@@ -171,7 +171,7 @@ block() { # block TITLE FILE...: those that are there, as they are
 write_page() {
   local file
   {
-    printf '# One GPU: %s\n\n%s, %s\n\n' "$gpu" "$("$SEQPAR" --version | head -n 1)" "$(date -u +%FT%TZ)"
+    printf '# One GPU: %s\n\n%s, %s\n\n' "$gpu" "$version" "$(date -u +%FT%TZ)"
     printf '| | step | verdict | s | it said |\n| --- | --- | --- | --- | --- |\n'
     printf '%s\n' "${steps[@]}"
     for name in "${bad[@]}"; do
@@ -264,6 +264,7 @@ bad=()
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1) || true
 if [[ $backend == emulated ]]; then gpu='emulated A100'; fi
 gpu=${gpu:-not known}
+version=$("$SEQPAR" --version | head -n 1)
 case $gpu in *H100* | *H200* | *H800*) platform=h100_ndr ;; *) platform=dgx_a100 ;; esac
 export platform
 

@@ -15,6 +15,8 @@ void add_gradient(const Variable& to, const HostTensor& gradient) {
   for (Index i = 0; i < gradient.size(); ++i) to->gradient[std::size_t(i)] += gradient.at(i);
 }
 
+}  // namespace
+
 Variable attend(Tape& tape, const Problem& problem, const Variable& q, const Variable& k,
                 const Variable& v, const LinearParameters& parameters) {
   const auto [B, N, H, G, D, E] = problem.shape;
@@ -49,18 +51,6 @@ Variable attend(Tape& tape, const Problem& problem, const Variable& q, const Var
     add_gradient(parameters.beta, backward.d_beta);
   });
   return out;
-}
-
-}  // namespace
-
-Variable softmax_attention(Tape& tape, const Problem& problem, const Variable& q, const Variable& k,
-                           const Variable& v) {
-  return attend(tape, problem, q, k, v, {});
-}
-
-Variable linear_attention(Tape& tape, const Problem& problem, const Variable& q, const Variable& k,
-                          const Variable& v, const LinearParameters& parameters) {
-  return attend(tape, problem, q, k, v, parameters);
 }
 
 }  // namespace sp::reference

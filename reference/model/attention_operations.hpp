@@ -8,17 +8,15 @@
 
 namespace sp::reference {
 
-// Operands [B N, heads * size], tokens of one sequence one after the other. The problem says shape,
-// mask, scale and module; its dtype is f64.
-Variable softmax_attention(Tape& tape, const Problem& problem, const Variable& q, const Variable& k,
-                           const Variable& v);
-
-// What a module has besides; null where it has none. The decay of a channel per token is [B N, H D],
-// that of a head [1, H].
+// What linear attention may have besides; null where its module has none. The decay of a channel per
+// token is [B N, H D], that of a head [1, H].
 struct LinearParameters {
   Variable log_decay, gamma, beta;
 };
-Variable linear_attention(Tape& tape, const Problem& problem, const Variable& q, const Variable& k,
-                          const Variable& v, const LinearParameters& parameters);
+
+// Operands [B N, heads * size], tokens of one sequence one after the other. The problem says shape,
+// mask, scale and, for linear attention, the module; its dtype is f64.
+Variable attend(Tape& tape, const Problem& problem, const Variable& q, const Variable& k,
+                const Variable& v, const LinearParameters& parameters = {});
 
 }  // namespace sp::reference

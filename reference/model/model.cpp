@@ -111,7 +111,7 @@ class Model {
       k = rotate(tape_, k, c.head_size, c.rotary_base, positions_);
     }
     const Variable v = projection(x, name + ".value");
-    return projection(softmax_attention(tape_, p, q, k, v), name + ".output");
+    return projection(attend(tape_, p, q, k, v), name + ".output");
   }
 
   Variable linear(const Variable& x, const std::string& name) {
@@ -133,7 +133,7 @@ class Model {
           log_sigmoid(tape_, projection(projection(x, name + ".decay_down"), name + ".decay_up"),
                       1 / kGateTemperature);
     const Variable v = projection(x, name + ".value");
-    Variable out = linear_attention(tape_, p, q, k, v, parameters);
+    Variable out = attend(tape_, p, q, k, v, parameters);
     if (const Variable gain = at(name + ".head_gain"))
       out = rms_norm(tape_, out, gain, config_.norm_epsilon);
     out = multiply(tape_, out, silu(tape_, projection(x, name + ".gate")));

@@ -16,10 +16,8 @@ double learning_rate(const OptimizerConfig& c, std::int64_t step) {
 OptimizerState start_of(const ModelConfig& config) {
   OptimizerState state;
   for (const ParameterInfo& info : parameters_of(config)) {
-    Index size = 1;
-    for (const Index extent : info.shape) size *= extent;
-    state.first.emplace_back(std::size_t(size));
-    state.second.emplace_back(std::size_t(size));
+    state.first.emplace_back(std::size_t(info.size()));
+    state.second.emplace_back(std::size_t(info.size()));
   }
   return state;
 }

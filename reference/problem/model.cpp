@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <numeric>
 
 #include "reference/problem/error.hpp"
 
@@ -118,6 +120,10 @@ void validate(const ModelConfig& c) {
       refuse(fmt::format("rotary_base = {} is impossible; allowed: above 1", c.rotary_base));
   }
   if (c.positions == Positions::kLearned) expect_range("longest", c.longest, 1);
+}
+
+std::int64_t ParameterInfo::size() const {
+  return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
 }
 
 std::vector<ParameterInfo> parameters_of(const ModelConfig& c) {

@@ -59,6 +59,8 @@ struct ParameterInfo {
   bool decays = true;               // by weight decay: matrices do, norms, biases and tables not
   double deviation = 0.02;          // of its normal start; 0: all are `start`
   double start = 0;
+
+  std::int64_t size() const;  // in elements
 };
 std::vector<ParameterInfo> parameters_of(const ModelConfig& config);
 

@@ -51,10 +51,9 @@ inline reference::ParameterValues parameters_for(const ModelCase& c) {
   std::normal_distribution<double> normal(0, 0.4);
   reference::ParameterValues values;
   for (const ParameterInfo& info : parameters_of(c.config)) {
-    std::int64_t size = 1;
-    for (const std::int64_t extent : info.shape) size *= extent;
     values.emplace_back();
-    for (std::int64_t i = 0; i < size; ++i) values.back().push_back(info.start + normal(random));
+    for (std::int64_t i = 0; i < info.size(); ++i)
+      values.back().push_back(info.start + normal(random));
   }
   return values;
 }
